@@ -1,0 +1,109 @@
+"""The plain objects that cross the front end's seam: `Call` in, `Reply` out.
+
+A `Call` is not a transport stream: probes, retries and tests make Calls too. Whoever makes one is its `origin` and
+gets its replies in `Origin.settle`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer is 3.12+ at run time
+
+    from gateway.errors import GatewayError
+
+CallId = int
+Parameter = bool | int | float | str
+
+
+class Payload(Protocol):
+    """Bytes of one tensor: `nbytes`, and readable through the buffer protocol (a `memoryview` is one)."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Tensor(NamedTuple):
+    """One named tensor. `datatype` is the protocol's name (`FP32`, `BYTES`, ...), `data` raw little-endian, row-major;
+    BYTES elements are each a uint32 length and that many bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Buffer
+
+
+class Origin(Protocol):
+    """Where the replies of a call go."""
+
+    def settle(self, replies: Sequence[Reply]) -> None:
+        """Deliver replies, at once and without raising. Output buffers are valid only until this returns."""
+        ...
+
+
+class Call:
+    """One inference request.
+
+    `deadline_ns` is absolute on the gateway's monotonic clock, None without one. `outputs` names the requested outputs,
+    empty for all. `metadata` keys are lower case. `size_bytes` is the size of the encoded message.
+    """
+
+    __slots__ = (
+        "arrived_ns",
+        "deadline_ns",
+        "id",
+        "inputs",
+        "metadata",
+        "model",
+        "origin",
+        "outputs",
+        "parameters",
+        "peer",
+        "request_id",
+        "size_bytes",
+        "version",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: CallId,  # noqa: A002 - the protocol's own word
+        origin: Origin,
+        model: str,
+        inputs: tuple[Tensor, ...],
+        arrived_ns: int,
+        version: str = "",
+        request_id: str = "",
+        outputs: tuple[str, ...] = (),
+        parameters: Mapping[str, Parameter] = {},  # noqa: B006 - never written to
+        deadline_ns: int | None = None,
+        metadata: Mapping[str, str] = {},  # noqa: B006 - never written to
+        peer: str = "",
+        size_bytes: int = 0,
+    ) -> None:
+        self.id = id
+        self.origin = origin
+        self.model = model
+        self.version = version
+        self.request_id = request_id
+        self.inputs = inputs
+        self.outputs = outputs
+        self.parameters = parameters
+        self.deadline_ns = deadline_ns
+        self.metadata = metadata
+        self.peer = peer
+        self.arrived_ns = arrived_ns
+        self.size_bytes = size_bytes
+
+
+class Reply(NamedTuple):
+    """An answer to one call: outputs or an error. A call is over with the reply whose `final` is true."""
+
+    call: Call
+    model: str
+    version: str
+    revision: int
+    outputs: Sequence[Tensor] = ()
+    error: GatewayError | None = None
+    final: bool = True
