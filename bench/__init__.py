@@ -1,0 +1,1 @@
+"""Measures Crossgate beside its peers; README.md says how."""

@@ -1,7 +1,7 @@
 """The plain objects that cross the front end's seam: `Call` in, `Reply` out.
 
-A `Call` is not a transport stream: probes, retries and tests make Calls too. Whoever makes one is its `origin` and
-gets its replies in `Origin.settle`.
+A `Call` is not a transport stream: probes, retries and tests make Calls too. Whoever makes one is its
+`origin` and gets its replies in `Origin.settle`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Mapping, Sequence  # type: ignore[attr-defined]  # Buffer is 3.12+ at run time
+    from collections.abc import Mapping, Sequence
 
     from gateway.errors import GatewayError
 
@@ -17,21 +17,28 @@ CallId = int
 Parameter = bool | int | float | str
 
 
-class Payload(Protocol):
-    """Bytes of one tensor: `nbytes`, and readable through the buffer protocol (a `memoryview` is one)."""
-
-    @property
-    def nbytes(self) -> int: ...
+# Raw bytes of one tensor. The native front end's handles join here; all of them support the buffer protocol.
+Buffer = bytes | memoryview
 
 
 class Tensor(NamedTuple):
-    """One named tensor. `datatype` is the protocol's name (`FP32`, `BYTES`, ...), `data` raw little-endian, row-major;
-    BYTES elements are each a uint32 length and that many bytes."""
+    """One named tensor. `datatype` is the protocol's name (`FP32`, `BYTES`, ...), `data` raw little-endian,
+    row-major; BYTES elements are each a uint32 length and that many bytes."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: Buffer
+
+
+class BatchInput(NamedTuple):
+    """One input of a batch: its parts, of all members, lie one behind the other."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    parts: Sequence[Buffer]
 
 
 class Origin(Protocol):
@@ -45,8 +52,9 @@ class Origin(Protocol):
 class Call:
     """One inference request.
 
-    `deadline_ns` is absolute on the gateway's monotonic clock, None without one. `outputs` names the requested outputs,
-    empty for all. `metadata` keys are lower case. `size_bytes` is the size of the encoded message.
+    `deadline_ns` is absolute on the gateway's monotonic clock, None without one. `outputs` names the
+    requested outputs, empty for all. `metadata` keys are lower case. `size_bytes` is the size of the encoded
+    message.
     """
 
     __slots__ = (
@@ -68,7 +76,7 @@ class Call:
     def __init__(
         self,
         *,
-        id: CallId,  # noqa: A002 - the protocol's own word
+        id: CallId,
         origin: Origin,
         model: str,
         inputs: tuple[Tensor, ...],
@@ -76,9 +84,9 @@ class Call:
         version: str = "",
         request_id: str = "",
         outputs: tuple[str, ...] = (),
-        parameters: Mapping[str, Parameter] = {},  # noqa: B006 - never written to
+        parameters: Mapping[str, Parameter] = {},
         deadline_ns: int | None = None,
-        metadata: Mapping[str, str] = {},  # noqa: B006 - never written to
+        metadata: Mapping[str, str] = {},
         peer: str = "",
         size_bytes: int = 0,
     ) -> None:

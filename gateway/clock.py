@@ -1,6 +1,7 @@
 """Time as the gateway sees it: monotonic nanoseconds, and one alarm with better than millisecond resolution.
 
-uvloop rounds `call_later` to milliseconds, which would turn a queue delay of 200 us into none; `Alarm` is a timerfd.
+uvloop rounds `call_later` to milliseconds, which would turn a queue delay of 200 us into none; `Alarm` is a
+timerfd.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The tree of expected failures. Owners subclass a cause and hold data; `gateway.frontend.status` maps causes to gRPC.
+"""The tree of expected failures. Owners subclass a cause and hold data; `gateway.frontend.status` maps causes
+to gRPC.
 
-Anything raised on a request's way that is not a `GatewayError` is a bug: the caller sees INTERNAL with an error id, the
-log sees the rest.
+Anything raised on a request's way that is not a `GatewayError` is a bug: the caller sees INTERNAL with an
+error id, the log sees the rest.
 """
 
 from __future__ import annotations

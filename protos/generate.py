@@ -1,4 +1,6 @@
-"""Regenerate the stubs: `python -m protos.generate`; with `--check`, fail when the committed ones are out of date."""
+"""Regenerate the stubs: `python -m protos.generate`; with `--check`, fail when the committed ones are out of
+date.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def generate(target: Path) -> dict[str, str]:
     sources = [f"protos/{name}" for name in SOURCES]
     if protoc.main(["protoc", *includes, *outputs, *sources]) != 0:
         raise SystemExit("protoc failed")
-    return {path.name: _in_private_pool(path) for path in sorted((target / "protos").iterdir()) if _wanted(path)}
+    return {
+        path.name: _in_private_pool(path) for path in sorted((target / "protos").iterdir()) if _wanted(path)
+    }
 
 
 def _wanted(path: Path) -> bool:
@@ -33,7 +37,8 @@ def _in_private_pool(path: Path) -> str:
     if path.name.endswith("_pb2.py"):
         text, count = re.subn(r"_descriptor_pool\.Default\(\)", "_private_pool.POOL", text)
         text = text.replace(
-            "from google.protobuf import descriptor_pool as _descriptor_pool\n", "from protos import pool as _private_pool\n"
+            "from google.protobuf import descriptor_pool as _descriptor_pool\n",
+            "from protos import pool as _private_pool\n",
         )
         if count != 1:
             raise SystemExit(f"{path.name}: expected one use of the default descriptor pool, found {count}")

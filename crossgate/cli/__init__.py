@@ -1,0 +1,18 @@
+"""The command line. Needs the extra `server`; the client alone does not."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the `crossgate` command."""
+    try:
+        from crossgate.cli.commands import app
+    except ImportError as error:
+        raise SystemExit(
+            f"the command line needs more than the client: {error}; pip install 'crossgate[server]'"
+        ) from error
+    if not sys.flags.safe_path and "" in sys.path:
+        sys.path.remove("")
+    app()

@@ -1,0 +1,1 @@
+"""What may not or cannot run is answered at once, before it is routed."""

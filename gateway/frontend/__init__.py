@@ -1,0 +1,1 @@
+"""Front ends: what turns a transport's requests into Calls and Replies into its answers."""

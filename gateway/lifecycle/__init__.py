@@ -1,0 +1,1 @@
+"""From desired to observed state: load, probe, warm up, publish the route, drain, unload."""

@@ -1,0 +1,1 @@
+"""Which loaded version answers a request: an immutable table, swapped as a whole."""

@@ -1,0 +1,1 @@
+"""The node's worker processes and the gateway's links to them."""

@@ -1,0 +1,47 @@
+"""What one round of one subject yields, and the median of several rounds."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`cpu_us` is user + system time of all server processes per request; `mean_batch` is None where the
+    server does not say. `void` holds the reasons why the round does not count. `details` differ from subject
+    to subject."""
+
+    requests: int
+    wall_s: float
+    requests_per_s: float
+    p50_us: float
+    p99_us: float
+    cpu_us: float
+    pss_bytes: int
+    rss_bytes: int
+    mean_batch: float | None = None
+    void: tuple[str, ...] = ()
+    details: dict[str, object] = field(default_factory=dict)
+
+
+def median(rounds: Sequence[Figures]) -> Figures | None:
+    """Median of each figure by itself; None if there is no round or any round is void."""
+    if not rounds or any(one.void for one in rounds):
+        return None
+    batches = [one.mean_batch for one in rounds if one.mean_batch is not None]
+    return Figures(
+        requests=round(statistics.median(one.requests for one in rounds)),
+        wall_s=statistics.median(one.wall_s for one in rounds),
+        requests_per_s=statistics.median(one.requests_per_s for one in rounds),
+        p50_us=statistics.median(one.p50_us for one in rounds),
+        p99_us=statistics.median(one.p99_us for one in rounds),
+        cpu_us=statistics.median(one.cpu_us for one in rounds),
+        pss_bytes=round(statistics.median(one.pss_bytes for one in rounds)),
+        rss_bytes=round(statistics.median(one.rss_bytes for one in rounds)),
+        mean_batch=statistics.median(batches) if len(batches) == len(rounds) else None,
+    )

@@ -1,0 +1,1 @@
+"""The servers and engines that are measured, one file each."""

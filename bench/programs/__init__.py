@@ -1,0 +1,1 @@
+"""What runs in processes of its own; nothing here imports the rest of the bench."""

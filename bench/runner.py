@@ -1,0 +1,126 @@
+"""One scenario: start all subjects, measure them in turns, stop them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from bench.environment import MODEL_CACHE, NotInstalled
+from bench.load import Load, LoadFailed
+from bench.models import place
+from bench.peers.process import StartFailed
+from bench.results import ScenarioResult, SubjectResult
+from bench.samples import prepare
+from bench.subjects import SUBJECTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.figures import Figures
+    from bench.peers.server import Placement
+    from bench.samples import Work
+    from bench.scenario import Scenario
+    from bench.subject import Subject
+
+
+@dataclass(frozen=True)
+class Options:
+    rounds: int
+    seconds: float  # of one round of one subject
+    placement: Placement
+
+
+def turns(count: int, round_number: int) -> list[int]:
+    """The order of a round: each round begins with the next subject, so that none is always first."""
+    return [(round_number + position) % count for position in range(count)]
+
+
+def peers_for(scenario: Scenario, wanted: Sequence[str]) -> list[str]:
+    """The scenario's own peers, or those of `wanted` (with their modes) that it has. `crossgate:native`
+    counts as `crossgate`."""
+    if not wanted:
+        return list(scenario.peers)
+    known = {name.partition(":")[0] for name in scenario.peers}
+    return [name for name in wanted if name.partition(":")[0] in known]
+
+
+def run_scenario(
+    scenario: Scenario, peers: Sequence[str], options: Options, say: Callable[[str], None]
+) -> ScenarioResult:
+    """A subject that does not start, or fails while it warms up, is reported and left out. Raises
+    ModelMissing."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        root = Path(temporary)
+        place(scenario.model, MODEL_CACHE, root / "models")
+        work = prepare(scenario, root / "models")
+        subjects: list[Subject] = []
+        failures: dict[str, SubjectResult] = {}
+        rounds: dict[str, list[Figures]] = {}
+        try:
+            for peer in peers:
+                say(f"{scenario.name}: starting {peer}")
+                folder = root / peer.replace(":", "-")
+                started = _start(peer, work, options, folder)
+                if isinstance(started, SubjectResult):
+                    say(f"{scenario.name}: {peer} does not run: {started.failure.splitlines()[0]}")
+                    failures[peer] = started
+                else:
+                    subjects.append(started)
+                    rounds[peer] = []
+            for number in range(options.rounds):
+                for index in turns(len(subjects), number):
+                    figures = subjects[index].measure()
+                    rounds[subjects[index].name].append(figures)
+                    say(f"{scenario.name}: round {number + 1}, {subjects[index].name}: {_line(figures)}")
+            done = {
+                subject.name: SubjectResult(
+                    subject.name, subject.description, subject.versions, tuple(rounds[subject.name])
+                )
+                for subject in subjects
+            }
+        finally:
+            for subject in subjects:
+                subject.stop()
+    load = Load(
+        "ADDRESS",
+        Path("BODY"),
+        Path("LOG"),
+        requests=0,
+        connections=scenario.connections,
+        streams=scenario.streams,
+        cpu=options.placement.load_cpu,
+    )
+    command = " ".join(f"'{word}'" if " " in word else word for word in load.command()).replace(
+        "-n 0", "-n REQUESTS"
+    )
+    return ScenarioResult(scenario, command, tuple(done.get(peer) or failures[peer] for peer in peers))
+
+
+def _start(peer: str, work: Work, options: Options, folder: Path) -> Subject | SubjectResult:
+    base, _, mode = peer.partition(":")
+    subject = SUBJECTS[base](mode)
+    folder.mkdir()
+    try:
+        subject.start(work, options.placement, folder)
+        subject.warm_up(options.seconds)
+    except (StartFailed, NotInstalled, LoadFailed, ChildProcessError, OSError, grpc.RpcError) as error:
+        subject.stop()
+        return SubjectResult(peer, subject.description, {}, failure=str(error))
+    except BaseException:
+        subject.stop()
+        raise
+    return subject
+
+
+def _line(figures: Figures) -> str:
+    if figures.void:
+        return f"VOID: {'; '.join(figures.void[:3])}"
+    batch = "" if figures.mean_batch is None else f", mean batch {figures.mean_batch:.1f}"
+    return (
+        f"{figures.requests_per_s:,.0f}/s, p50 {figures.p50_us / 1e3:.2f} ms, "
+        f"p99 {figures.p99_us / 1e3:.2f} ms, CPU {figures.cpu_us:,.0f} us{batch}"
+    )

@@ -1,0 +1,84 @@
+"""What Crossgate costs and takes when nobody calls it: CPU while idle, time until ready."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from bench.cpu import cpu_seconds
+from bench.endpoint import Endpoint
+from bench.models import place
+from bench.peers.crossgate import CrossgateProcess, write_document
+from bench.peers.process import StartFailed
+from bench.results import Unloaded
+from bench.sampler import check
+from bench.samples import prepare
+from bench.scenario import IDENTITY, Scenario
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.peers.server import Placement
+
+IDLE_AT_MOST_PERCENT = 0.5
+READY_AT_MOST_S = 3.0
+SETTLE_S = 3.0
+
+
+def measure_idle(
+    name: str, placement: Placement, seconds: float, rounds: int, cache: Path, folder: Path
+) -> Unloaded:
+    """CPU of gateway and two workers, percent of one core, in windows of `seconds` once all is settled."""
+    frontend = name.partition(":")[2] or None
+    place(IDENTITY, cache, folder / "models")
+    write_document(IDENTITY, folder / "models", placement.threads)
+    slots = (f"cpu:{placement.load_cpu}", f"cpu:{placement.model_cpu}")
+    values, gateway = [], []
+    try:
+        process = CrossgateProcess(name, folder / "models", slots, folder, frontend)
+    except StartFailed as error:
+        return Unloaded("idle", name, "%", (), IDLE_AT_MOST_PERCENT, {}, str(error))
+    try:
+        time.sleep(SETTLE_S)
+        pids = process.pids()
+        for _ in range(rounds):
+            start_s, cpu_s, root_cpu_s = time.monotonic(), cpu_seconds(pids), cpu_seconds([process.pid])
+            time.sleep(seconds)
+            elapsed_s = time.monotonic() - start_s
+            values.append((cpu_seconds(pids) - cpu_s) / elapsed_s * 100)
+            gateway.append((cpu_seconds([process.pid]) - root_cpu_s) / elapsed_s * 100)
+    finally:
+        process.stop()
+    details = {
+        "gateway_percent": sorted(gateway)[len(gateway) // 2],
+        "processes": len(pids),
+        "window_s": seconds,
+    }
+    return Unloaded("idle", name, "%", tuple(values), IDLE_AT_MOST_PERCENT, details)
+
+
+def measure_ready(name: str, placement: Placement, rounds: int, cache: Path, folder: Path) -> Unloaded:
+    """Seconds from the start of the process to the line that says ready, and on to the first right answer."""
+    frontend = name.partition(":")[2] or None
+    place(IDENTITY, cache, folder / "models")
+    write_document(IDENTITY, folder / "models", placement.threads)
+    work = prepare(Scenario("ready", IDENTITY, connections=1, streams=1), folder / "models")
+    ready, answered = [], []
+    for _ in range(rounds):
+        start_s = time.monotonic()
+        try:
+            slots = (f"cpu:{placement.model_cpu}",)
+            process = CrossgateProcess(name, folder / "models", slots, folder, frontend)
+        except StartFailed as error:
+            return Unloaded("ready", name, "s", (), READY_AT_MOST_S, {}, str(error))
+        try:
+            ready.append(time.monotonic() - start_s)
+            with Endpoint(process.address) as endpoint:
+                wrong = check(endpoint, work.samples[0], work, echoes=False)
+            if wrong:
+                return Unloaded("ready", name, "s", (), READY_AT_MOST_S, {}, wrong)
+            answered.append(time.monotonic() - start_s)
+        finally:
+            process.stop()
+    details = {"first_answer_s": sorted(answered)[len(answered) // 2]}
+    return Unloaded("ready", name, "s", tuple(ready), READY_AT_MOST_S, details)

@@ -1,0 +1,5 @@
+"""`python -P -m crossgate.cli`."""
+
+from crossgate.cli import main
+
+main()

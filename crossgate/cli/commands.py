@@ -1,0 +1,158 @@
+"""The commands, one function each; what they print is in `output`, what they do in the modules they call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossgate.cli import output
+
+app = typer.Typer(
+    help="Crossgate: a gRPC inference gateway for CPU, CUDA and OpenVINO devices.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+
+Address = Annotated[
+    str, typer.Option("--address", "-a", help="The gateway's gRPC address.", envvar="CROSSGATE_ADDRESS")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        Path,
+        typer.Option(
+            help="A directory laid out as MODEL/VERSION/model.onnx (or .xml), with optional MODEL/model.yaml."
+        ),
+    ],
+    slot: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="DEVICE[,cpus=LIST][,capacity=N], for example cpu:0-3 or openvino:CPU. Default: what is found."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8001,
+    http_port: Annotated[
+        int, typer.Option(help="For /healthz, /readyz and /metrics; 0 takes a free one.", min=0, max=65535)
+    ] = 8000,
+    max_message_mib: Annotated[
+        int, typer.Option(help="The limit of one message, both ways.", min=1, max=2047)
+    ] = 64,
+    max_held_mib: Annotated[
+        int, typer.Option(help="What all requests in the gateway may hold together.", min=1)
+    ] = 1024,
+    arena_mib: Annotated[
+        int, typer.Option(help="The shared memory towards one worker; larger tensors get their own.", min=1)
+    ] = 16,
+    arena_budget_mib: Annotated[
+        int, typer.Option(help="The limit for tensors that get memory of their own.", min=1)
+    ] = 256,
+    drain_s: Annotated[
+        float, typer.Option(help="How long in-flight requests may take after SIGTERM.", min=0)
+    ] = 30.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    trace_ratio: Annotated[
+        float,
+        typer.Option(
+            help="Share of requests traced, where OTEL_EXPORTER_OTLP_ENDPOINT is set.", min=0, max=1
+        ),
+    ] = 0.01,
+) -> None:
+    """Serve a directory of models until SIGTERM."""
+    from gateway.app import serve as run
+    from gateway.lifecycle.directory import DirectoryUnreadable
+    from gateway.settings import GatewaySettings
+    from gateway.workerpool.slot import SlotInvalid
+
+    if log_level not in ("debug", "info", "warning", "error"):
+        output.fail(f"--log-level {log_level!r} is none of debug, info, warning, error")
+    settings = GatewaySettings(
+        models=models,
+        slots=tuple(slot or ()),
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        max_message_bytes=max_message_mib << 20,
+        max_held_bytes=max_held_mib << 20,
+        drain_s=drain_s,
+        segment_bytes=arena_mib << 20,
+        budget_bytes=arena_budget_mib << 20,
+        log_level=log_level,
+        trace_ratio=trace_ratio,
+    )
+    try:
+        run(settings, lambda line: print(line, flush=True))
+    except (DirectoryUnreadable, SlotInvalid, OSError) as error:
+        output.fail(str(error))
+
+
+@app.command()
+def models(address: Address = DEFAULT_ADDRESS, json: AsJson = False) -> None:
+    """List the models that a gateway knows, with their versions and state."""
+    from crossgate.cli.remote import list_models
+
+    output.rows(("model", "version", "state", "reason"), list_models(address), as_json=json)
+
+
+@app.command()
+def infer(
+    model: Annotated[str, typer.Argument(help="The model's name, or MODEL/VERSION or MODEL/LABEL.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="NAME=VALUE with VALUE as JSON, @file.npy or @file.json. Without any, shows the signature."
+        ),
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    outputs: Annotated[
+        list[str] | None, typer.Option("--output", "-o", help="An output to ask for; default all.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(help="The deadline.", min=0.001)] = 10.0,
+    json: AsJson = False,
+) -> None:
+    """Send one request and print the answer."""
+    from crossgate.cli.remote import infer_once
+
+    infer_once(model, inputs or [], address, tuple(outputs or ()), timeout_s, as_json=json)
+
+
+@app.command()
+def doctor(json: AsJson = False) -> None:
+    """Say which runtimes and devices this machine has, and why others are unavailable."""
+    from gateway.discovery import find_devices, find_runtimes
+
+    runtimes = [(f.name, f.version or "-", f.detail) for f in find_runtimes()]
+    devices = [(f.device, "yes" if f.usable else "no", f.detail) for f in find_devices()]
+    if json:
+        output.as_json(
+            {
+                "runtimes": [dict(zip(("name", "version", "detail"), row, strict=True)) for row in runtimes],
+                "devices": [dict(zip(("device", "usable", "detail"), row, strict=True)) for row in devices],
+                "frontends": {"grpcio": "installed"},
+            }
+        )
+        return
+    output.rows(("runtime", "version", "detail"), runtimes)
+    output.rows(("device", "usable", "detail"), devices)
+    output.rows(("front end", "usable", "detail"), [("grpcio", "yes", "the reference front end")])
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="How long the load runs at least.", min=1, max=600)] = 8.0,
+    callers: Annotated[int, typer.Option(help="Concurrent callers.", min=1, max=256)] = 32,
+    keep: Annotated[Path | None, typer.Option(help="Keep the models in this directory.")] = None,
+) -> None:
+    """Train two classifiers, serve them on two runtimes, put load on them, add a version, kill a worker, and
+    check every claim.
+    """
+    from crossgate.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(seconds, callers, keep))

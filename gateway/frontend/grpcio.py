@@ -1,0 +1,315 @@
+"""The front end on grpcio: the reference behind the seam, and what runs where the native module was not
+built.
+
+One generic handler on raw bytes; the calls of one turn of the loop become one burst. A future per request
+exists here and nowhere below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from gateway.call import Call
+from gateway.errors import Bug, Exhausted, GatewayError
+from gateway.frontend.codec import ResponseEncoder, decode_request
+from gateway.frontend.status import pushback, status_code
+from protos import inference_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from gateway.call import CallId, Reply
+    from gateway.clock import Clock
+    from gateway.frontend.seam import OnCalls, OnCancels, Servicers
+
+log = logging.getLogger(__name__)
+
+SERVICE = "/inference.GRPCInferenceService/"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# How many answers one stream may have outstanding before its requests are no longer read.
+_MAX_STREAM_CALLS = 512
+
+Answer = tuple[bytes, tuple[tuple[str, str], ...]] | GatewayError  # (message, trailing metadata)
+
+
+class ResponseTooLarge(Exhausted):
+    def __init__(self, model: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"model {model}: the response of {size_bytes} bytes is over the limit of {limit_bytes} bytes"
+        )
+
+
+class GrpcioFrontend:
+    """`address` is `host:port` or `unix:/path`; port 0 takes a free one. `max_message_bytes` holds both
+    ways.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        servicers: Servicers,
+        address: str,
+        max_message_bytes: int,
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._servicers = servicers
+        self._address = address
+        self._max_message_bytes = max_message_bytes
+        self._encoder = ResponseEncoder()
+        self._ids = itertools.count(1)
+        self._waiting: dict[CallId, asyncio.Future[Answer]] = {}
+        self._burst: list[Call] = []
+        self._cancelled: list[CallId] = []
+        self._flush_due = False
+        self._on_calls: OnCalls = lambda calls: None
+        self._on_cancels: OnCancels = lambda ids: None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._rpcs = 0
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", -1),  # checked here, with a message that names the limit
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        self._server.add_generic_rpc_handlers((_Handlers(self._methods()),))
+
+    def _methods(self) -> dict[str, grpc.RpcMethodHandler]:
+        methods = {
+            f"{SERVICE}ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
+            f"{SERVICE}ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._stream_infer),
+        }
+        for name, unary in self._servicers.unary.items():
+            methods[name] = grpc.unary_unary_rpc_method_handler(self._unary(unary))
+        for name, stream in self._servicers.streams.items():
+            methods[name] = grpc.stream_stream_rpc_method_handler(self._stream(stream))
+        return methods
+
+    def start(self, on_calls: OnCalls, on_cancels: OnCancels) -> None:
+        self._on_calls = on_calls
+        self._on_cancels = on_cancels
+
+    async def listen(self) -> str:
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._address}: {error}") from error
+        await self._server.start()
+        if self._address.startswith("unix:"):
+            return self._address
+        return f"{self._address.rpartition(':')[0]}:{port}"
+
+    async def drain(self, grace_s: float) -> None:
+        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()  # the server's own stop does not wait for every handler
+        except TimeoutError:
+            log.warning("drain: %d requests were not answered within %g s", self._rpcs, grace_s)
+        await stopping
+
+    async def close(self) -> None:
+        await self._server.stop(None)
+
+    def settle(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            future = self._waiting.pop(reply.call.id, None)
+            if future is None or future.done():
+                continue
+            future.set_result(self._answer(reply))
+
+    def _answer(self, reply: Reply) -> Answer:
+        if reply.error is not None:
+            return reply.error
+        try:
+            message = self._encoder.encode(reply)
+        except Exception as error:
+            return _bug(error)
+        if len(message) > self._max_message_bytes:
+            return ResponseTooLarge(reply.model, len(message), self._max_message_bytes)
+        return message, (("crossgate-version", reply.version), ("crossgate-revision", str(reply.revision)))
+
+    def _submit(self, message: bytes, context: Any, deadline_ns: int | None) -> asyncio.Future[Answer]:
+        """Make a call of a message and put it into the burst; return the future of its answer."""
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        try:
+            request = decode_request(message)
+        except GatewayError as error:
+            future.set_result(error)
+            return future
+        except Exception as error:
+            future.set_result(_bug(error))
+            return future
+        call = Call(
+            id=next(self._ids),
+            origin=self,
+            model=request.model,
+            version=request.version,
+            request_id=request.id,
+            inputs=request.inputs,
+            outputs=request.outputs,
+            parameters=request.parameters,
+            arrived_ns=self._clock.now_ns(),
+            deadline_ns=deadline_ns,
+            metadata=_metadata(context),
+            peer=context.peer(),
+            size_bytes=len(message),
+        )
+        self._waiting[call.id] = future
+        self._burst.append(call)
+        self._flush_soon()
+        future.call = call.id  # type: ignore[attr-defined]  # for cancellation
+        return future
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        calls, self._burst = self._burst, []
+        cancelled, self._cancelled = self._cancelled, []
+        if calls:
+            self._on_calls(calls)
+        if cancelled:
+            self._on_cancels(cancelled)
+
+    def _cancel(self, future: asyncio.Future[Answer]) -> None:
+        call = getattr(future, "call", None)
+        if call is not None and self._waiting.pop(call, None) is not None:
+            self._cancelled.append(call)
+            self._flush_soon()
+
+    def _enter(self) -> None:
+        self._rpcs += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self._rpcs -= 1
+        if self._rpcs == 0:
+            self._idle.set()
+
+    async def _infer(self, message: bytes, context: Any) -> bytes:
+        self._enter()
+        try:
+            future = self._submit(message, context, self._deadline_ns(context))
+            try:
+                answer = await future
+            except asyncio.CancelledError:
+                self._cancel(future)
+                raise
+            if isinstance(answer, GatewayError):
+                await _abort(context, answer)
+            response, trailing = answer  # type: ignore[misc]  # abort does not return
+            context.set_trailing_metadata(trailing)
+            return response
+        finally:
+            self._leave()
+
+    def _deadline_ns(self, context: Any) -> int | None:
+        remaining_s = context.time_remaining()
+        return None if remaining_s is None else self._clock.now_ns() + int(remaining_s * 1e9)
+
+    async def _stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Triton's form: answers in the order of their requests, errors in-band, the stream stays open.
+
+        With metadata `triton_grpc_error: true` an error becomes the stream's status and closes it.
+        """
+        self._enter()
+        strict = _metadata(context).get("triton_grpc_error", "").lower() == "true"
+        answers: asyncio.Queue[asyncio.Future[Answer] | None] = asyncio.Queue(_MAX_STREAM_CALLS)
+        reader = asyncio.create_task(self._read_stream(requests, context, answers))
+        future: asyncio.Future[Answer] | None = None
+        try:
+            while (future := await answers.get()) is not None:
+                answer = await future
+                if isinstance(answer, GatewayError) and strict:
+                    await _abort(context, answer)
+                yield _stream_message(answer)
+            await reader
+        finally:
+            reader.cancel()
+            while future is not None:
+                self._cancel(future)
+                future = None if answers.empty() else answers.get_nowait()
+            self._leave()
+
+    async def _read_stream(
+        self,
+        requests: AsyncIterator[bytes],
+        context: Any,
+        answers: asyncio.Queue[asyncio.Future[Answer] | None],
+    ) -> None:
+        try:
+            async for message in requests:
+                await answers.put(self._submit(message, context, self._deadline_ns(context)))
+        finally:
+            await answers.put(None)
+
+    def _unary(self, servicer: Callable[[bytes], bytes]) -> Callable[[bytes, Any], Any]:
+        async def handle(message: bytes, context: Any) -> bytes:
+            try:
+                return servicer(message)
+            except GatewayError as error:
+                failure = error
+            except Exception as error:
+                failure = _bug(error)
+            await _abort(context, failure)
+            raise AssertionError("abort does not return")
+
+        return handle
+
+    def _stream(
+        self, servicer: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+    ) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            try:
+                async for message in servicer(requests):
+                    yield message
+            except GatewayError as error:
+                await _abort(context, error)
+
+        return handle
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped library
+    def __init__(self, methods: dict[str, grpc.RpcMethodHandler]) -> None:
+        self._methods = methods
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._methods.get(details.method)
+
+
+def _metadata(context: Any) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _stream_message(answer: Answer) -> bytes:
+    if isinstance(answer, GatewayError):
+        return pb.ModelStreamInferResponse(error_message=str(answer)).SerializeToString()
+    message = answer[0]
+    response = pb.ModelStreamInferResponse()
+    response.infer_response.ParseFromString(message)
+    return response.SerializeToString()
+
+
+def _bug(error: Exception) -> Bug:
+    bug = Bug(uuid.uuid4().hex[:12])
+    log.error("bug in the front end, error id %s", bug.error_id, exc_info=error)
+    return bug
+
+
+async def _abort(context: Any, error: GatewayError) -> None:
+    await context.abort(_CODES[status_code(error)], str(error), pushback(error))

@@ -1,0 +1,207 @@
+"""The RPCs that are not inference, as functions from bytes to bytes, for every front end."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as package_version
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from gateway.errors import NotFound
+from gateway.frontend.codec import MalformedRequest
+from gateway.frontend.health import HealthServicer
+from gateway.frontend.reflection import reflection_streams
+from gateway.frontend.seam import Servicers, UnaryServicer
+from gateway.lifecycle.record import VersionState
+from protos import inference_pb2 as pb
+from protos import model_config_pb2 as config_pb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.lifecycle.catalog import Catalog
+    from gateway.telemetry.accounts import Accounts
+    from gateway.telemetry.statistics import Duration, VersionStatistics
+    from wire.frames import TensorSpec
+
+_SERVICE = "/inference.GRPCInferenceService/"
+EXTENSIONS = (
+    "model_configuration",
+    "statistics",
+    "model_repository",
+    "schedule_policy",
+    "binary_tensor_data",
+    "parameters",
+)
+_TYPES = {"BYTES": "TYPE_STRING"}
+
+
+def build_servicers(catalog: Catalog, accounts: Accounts) -> Servicers:
+    """Return all RPCs but ModelInfer and ModelStreamInfer."""
+    inference = InferenceServicer(catalog, accounts)
+    health = HealthServicer(catalog)
+    unary = {
+        f"{_SERVICE}ServerLive": _typed(pb.ServerLiveRequest, inference.server_live),
+        f"{_SERVICE}ServerReady": _typed(pb.ServerReadyRequest, inference.server_ready),
+        f"{_SERVICE}ModelReady": _typed(pb.ModelReadyRequest, inference.model_ready),
+        f"{_SERVICE}ServerMetadata": _typed(pb.ServerMetadataRequest, inference.server_metadata),
+        f"{_SERVICE}ModelMetadata": _typed(pb.ModelMetadataRequest, inference.model_metadata),
+        f"{_SERVICE}ModelConfig": _typed(pb.ModelConfigRequest, inference.model_config),
+        f"{_SERVICE}ModelStatistics": _typed(pb.ModelStatisticsRequest, inference.model_statistics),
+        f"{_SERVICE}RepositoryIndex": _typed(pb.RepositoryIndexRequest, inference.repository_index),
+        "/grpc.health.v1.Health/Check": health.check,
+    }
+    return Servicers(unary, {"/grpc.health.v1.Health/Watch": health.watch, **reflection_streams()})
+
+
+Request = TypeVar("Request", bound=Message)
+
+
+def _typed(type_: type[Request], servicer: Callable[[Request], Message]) -> UnaryServicer:
+    def serve(message: bytes) -> bytes:
+        try:
+            request = type_.FromString(message)
+        except DecodeError as error:
+            raise MalformedRequest(f"the message is not a {type_.__name__}") from error
+        return servicer(request).SerializeToString()
+
+    return serve
+
+
+class InferenceServicer:
+    """Health, metadata, configuration, statistics and index of the Open Inference Protocol and Triton's
+    extensions.
+    """
+
+    def __init__(self, catalog: Catalog, accounts: Accounts) -> None:
+        self._catalog = catalog
+        self._accounts = accounts
+
+    def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    def server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._catalog.ready()[0])
+
+    def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        """A model or version that is known but not ready is an answer, not an error."""
+        statuses = self._catalog.versions(request.name)
+        if not request.version:
+            return pb.ModelReadyResponse(ready=any(s.state == VersionState.READY.value for s in statuses))
+        known = {s.version: s.state == VersionState.READY.value for s in statuses}
+        if request.version in known:
+            return pb.ModelReadyResponse(ready=known[request.version])
+        self._catalog.servable(request.name, request.version)  # a label, or unknown
+        return pb.ModelReadyResponse(ready=True)
+
+    def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(
+            name="crossgate", version=package_version("crossgate"), extensions=EXTENSIONS
+        )
+
+    def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        servable = self._catalog.servable(request.name, request.version)
+        response = pb.ModelMetadataResponse(name=request.name, platform=servable.signature.platform)
+        response.versions.extend(
+            s.version for s in self._catalog.versions(request.name) if s.state == VersionState.READY.value
+        )
+        for spec in servable.signature.inputs:
+            response.inputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+        for spec in servable.signature.outputs:
+            response.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+        return response
+
+    def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        """The configuration in Triton's terms: `max_batch_size` 0 is a model that is not batched, and its
+        dims have all axes.
+        """
+        servable = self._catalog.servable(request.name, request.version)
+        batched = servable.batchable
+        platform = servable.signature.platform
+        config = config_pb.ModelConfig(
+            name=request.name,
+            platform=platform,
+            backend=platform.partition("_")[0],
+            max_batch_size=servable.max_rows if batched else 0,
+        )
+        for spec in servable.signature.inputs:
+            config.input.add(
+                name=spec.name, data_type=_data_type(spec), dims=spec.shape[1:] if batched else spec.shape
+            )
+        for spec in servable.signature.outputs:
+            config.output.add(
+                name=spec.name, data_type=_data_type(spec), dims=spec.shape[1:] if batched else spec.shape
+            )
+        for hosting in servable.hostings:
+            accelerator = hosting.slot.device.startswith(("cuda", "openvino:GPU", "openvino:NPU"))
+            kind = (
+                config_pb.ModelInstanceGroup.KIND_GPU
+                if accelerator
+                else config_pb.ModelInstanceGroup.KIND_CPU
+            )
+            config.instance_group.add(
+                name=f"{request.name}@{hosting.slot.name}", kind=kind, count=hosting.count
+            )
+        if batched:
+            config.dynamic_batching.max_queue_delay_microseconds = servable.max_delay_ns // 1000
+            config.dynamic_batching.default_queue_policy.max_queue_size = servable.policy.max_queue_size
+            config.dynamic_batching.priority_levels = servable.policy.priorities.levels
+            config.dynamic_batching.default_priority_level = servable.policy.priorities.default
+        return pb.ModelConfigResponse(config=config)
+
+    def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        response = pb.ModelStatisticsResponse()
+        if request.name:
+            versions = [s.version for s in self._catalog.versions(request.name) if s.version]
+            if request.version and request.version not in versions:
+                self._catalog.servable(request.name, request.version)
+        for account in self._accounts:
+            if not account.model or not account.version:
+                continue
+            if (request.name and account.model != request.name) or request.version not in (
+                "",
+                account.version,
+            ):
+                continue
+            self._add_statistics(response, account.statistics())
+        return response
+
+    def _add_statistics(self, response: pb.ModelStatisticsResponse, statistics: VersionStatistics) -> None:
+        target = response.model_stats.add(
+            name=statistics.model,
+            version=statistics.version,
+            last_inference=statistics.last_inference_ms,
+            inference_count=statistics.inference_count,
+            execution_count=statistics.execution_count,
+        )
+        for name in ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output"):
+            _copy(getattr(statistics.inference_stats, name), getattr(target.inference_stats, name))
+        for batch in statistics.batch_stats:
+            row = target.batch_stats.add(batch_size=batch.batch_size)
+            for name in ("compute_input", "compute_infer", "compute_output"):
+                _copy(getattr(batch, name), getattr(row, name))
+
+    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        if request.repository_name:
+            raise RepositoryUnknown(request.repository_name)
+        response = pb.RepositoryIndexResponse()
+        for model in self._catalog.models():
+            for status in self._catalog.versions(model):
+                if not request.ready or status.state == VersionState.READY.value:
+                    response.models.add(
+                        name=model, version=status.version, state=status.state, reason=status.reason
+                    )
+        return response
+
+
+class RepositoryUnknown(NotFound):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown repository {name!r}; this gateway has one, without a name")
+
+
+def _data_type(spec: TensorSpec) -> int:
+    return config_pb.DataType.Value(_TYPES.get(spec.datatype, f"TYPE_{spec.datatype}"))
+
+
+def _copy(duration: Duration, target: pb.StatisticDuration) -> None:
+    target.count, target.ns = duration.count, duration.ns

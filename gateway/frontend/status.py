@@ -1,0 +1,47 @@
+"""The one map from causes to gRPC status codes."""
+
+from __future__ import annotations
+
+from gateway.errors import (
+    Bug,
+    Cancelled,
+    Exhausted,
+    Expired,
+    GatewayError,
+    InvalidRequest,
+    ModelFailure,
+    NotFound,
+    NotOffered,
+    NotReady,
+)
+
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+_CODES: dict[type[GatewayError], int] = {
+    Cancelled: 1,
+    InvalidRequest: 3,
+    Expired: 4,
+    NotFound: 5,
+    Exhausted: 8,
+    NotOffered: 12,
+    Bug: 13,
+    ModelFailure: 13,
+    NotReady: 14,
+}
+
+
+def status_code(error: GatewayError) -> int:
+    """Return the gRPC status code of an error: its nearest listed cause, INTERNAL without one."""
+    for type_ in type(error).__mro__:
+        if type_ in _CODES:
+            return _CODES[type_]
+    return 13
+
+
+def pushback(error: GatewayError) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata that tells a client when to try again; empty where a retry makes no
+    sense.
+    """
+    if isinstance(error, Exhausted) and error.retry_after_ms is not None:
+        return ((PUSHBACK_KEY, str(error.retry_after_ms)),)
+    return ()

@@ -1,0 +1,53 @@
+"""What the listener answers: is the process alive, is it ready, what has it counted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.http.response import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gateway.http.request import Request
+
+_METHODS = ("GET", "HEAD")
+
+
+class Readiness(NamedTuple):
+    """`reasons` say what is waited for, for people."""
+
+    ready: bool
+    reasons: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """`/healthz` says that the process lives, `/readyz` asks `readiness`, `/metrics` gives what
+    `metrics` makes, piece by piece. Both are called on the event loop and must not block."""
+
+    readiness: Callable[[], Readiness]
+    metrics: Callable[[], Iterable[bytes]]
+    metrics_content_type: str = "text/plain; version=0.0.4; charset=utf-8"
+
+    def answer(self, request: Request) -> Response:
+        if request.path not in ("/healthz", "/readyz", "/metrics"):
+            return Response.of_text(HTTPStatus.NOT_FOUND, "there are /healthz, /readyz and /metrics")
+        if request.method not in _METHODS:
+            return Response.of_text(
+                HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD only", allow=", ".join(_METHODS)
+            )
+        if request.path == "/healthz":
+            return Response.of_text(HTTPStatus.OK, "ok")
+        if request.path == "/readyz":
+            return self._readiness()
+        return Response(HTTPStatus.OK, self.metrics(), self.metrics_content_type)
+
+    def _readiness(self) -> Response:
+        ready, reasons = self.readiness()
+        body = json.dumps({"ready": ready, "reasons": list(reasons)}).encode() + b"\n"
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return Response(status, (body,), "application/json")

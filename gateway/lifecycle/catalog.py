@@ -1,0 +1,124 @@
+"""What is served, as those see it who ask about models rather than send to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.lifecycle.record import VersionState
+from gateway.routing.table import ModelNotReady, UnknownModel, UnknownVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.config.document import ModelDocument
+    from gateway.lifecycle.reconciler import Reconciler
+    from gateway.servable import Servable
+
+
+class VersionStatus(NamedTuple):
+    """`state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why not READY, or what is missing
+    of it.
+    """
+
+    version: str
+    state: str
+    reason: str
+
+
+class Catalog:
+    """Read-only. `changed` must be called whenever something may have changed; watchers are told."""
+
+    def __init__(self, reconciler: Reconciler, draining: Callable[[], bool]) -> None:
+        self._reconciler = reconciler
+        self._draining = draining
+        self._watchers: set[Callable[[], None]] = set()
+
+    @property
+    def draining(self) -> bool:
+        return self._draining()
+
+    def changed(self) -> None:
+        for watcher in list(self._watchers):
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        self._watchers.discard(watcher)
+
+    def models(self) -> list[str]:
+        return sorted(self._reconciler.served)
+
+    def versions(self, model: str) -> list[VersionStatus]:
+        """Return the versions of a model in ascending order, with their state.
+
+        Raises:
+            UnknownModel
+        """
+        served = self._reconciler.served.get(model)
+        if served is None:
+            raise UnknownModel(model, self.models())
+        statuses = [
+            VersionStatus(version, record.state.value, record.why_not_ready)
+            for version, record in sorted(served.current().items(), key=lambda item: int(item[0]))
+        ]
+        if served.problem:
+            statuses.append(
+                VersionStatus("", VersionState.FAILED.value, f"its document is not valid: {served.problem}")
+            )
+        elif not statuses:
+            statuses.append(
+                VersionStatus("", VersionState.FAILED.value, "it has no version that can be served")
+            )
+        return statuses
+
+    def document(self, model: str) -> ModelDocument | None:
+        served = self._reconciler.served.get(model)
+        return served.desired.document if served is not None and served.desired is not None else None
+
+    def servable(self, model: str, version: str = "") -> Servable:
+        """Return a ready version; the latest ready one when none is named. Labels are names too.
+
+        Raises:
+            UnknownModel, UnknownVersion, ModelNotReady
+        """
+        served = self._reconciler.served.get(model)
+        if served is None:
+            raise UnknownModel(model, self.models())
+        current = served.current()
+        ready = {v: r.servable for v, r in current.items() if r.servable is not None and not r.draining}
+        if not version:
+            if not ready:
+                raise ModelNotReady(model, "", "; ".join(s.reason for s in self.versions(model)))
+            return ready[max(ready, key=int)]
+        labels = served.routing.labels if served.routing is not None else {}
+        version = labels.get(version, version)
+        if version in ready:
+            return ready[version]
+        if version in current:
+            raise ModelNotReady(model, version, current[version].why_not_ready)
+        raise UnknownVersion(model, version, sorted(current, key=int), sorted(labels))
+
+    def ready(self) -> tuple[bool, list[str]]:
+        """Return whether the server may be sent requests, and what is missing.
+
+        It is ready when desired state has been read and no model that has anything to load is still at its
+        first load. A model that failed does not keep the server from being ready, unless its document says
+        `required`.
+        """
+        if self._draining():
+            return False, ["draining"]
+        if not self._reconciler.observed.is_set():
+            return False, ["the models have not been read yet"]
+        reasons = []
+        for name in self.models():
+            document = self.document(name)
+            statuses = self.versions(name)
+            if any(status.state == VersionState.READY.value for status in statuses):
+                continue
+            if any(status.state == VersionState.LOADING.value for status in statuses):
+                reasons.append(f"{name} is loading")
+            elif document is not None and document.required:
+                reasons.append(f"{name} is required: {statuses[-1].reason}")
+        return not reasons, reasons

@@ -1,0 +1,38 @@
+"""Desired state as every source gives it: one snapshot of all models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.config.document import ModelDocument
+
+
+@dataclass(frozen=True)
+class DesiredVersion:
+    """A version's file on this machine. `fingerprint` changes with the content."""
+
+    version: str
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class DesiredModel:
+    """One model. `revision` is where its document or its versions last changed."""
+
+    document: ModelDocument
+    versions: Mapping[str, DesiredVersion]  # {version: file}, only complete ones
+    revision: int
+
+
+@dataclass(frozen=True)
+class Desired:
+    """A whole snapshot. `problems` names models whose document is wrong: the last good one stays in force."""
+
+    models: Mapping[str, DesiredModel] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)  # {model: what is wrong with it}
+    revision: int = 0

@@ -1,0 +1,88 @@
+"""Observed state: what has become of each version on each slot.
+
+an instance (a version on a slot)      a version
+ABSENT → LOADING → READY               LOADING → READY → DRAINING → (gone)
+   ↑        ↓                             ↓  ↑ (an instance became ready after all)
+   └──── FAILED (tried again at retry_ns) FAILED
+a lost worker takes any instance back to ABSENT
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.scheduling.decision import NEVER
+
+if TYPE_CHECKING:
+    from gateway.lifecycle.desired import DesiredVersion
+    from gateway.lifecycle.loading import LoadedInstance
+    from gateway.lifecycle.placement import Placed
+    from gateway.servable import Servable
+
+
+class InstanceState(enum.Enum):
+    ABSENT = "absent"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class VersionState(enum.Enum):
+    LOADING = "LOADING"
+    READY = "READY"
+    FAILED = "UNAVAILABLE"
+    DRAINING = "UNLOADING"
+
+
+@dataclass
+class InstanceRecord:
+    """`retry_ns` is when a failed instance is tried again; NEVER where it cannot help."""
+
+    placed: Placed
+    state: InstanceState = InstanceState.ABSENT
+    reason: str = ""
+    attempts: int = 0
+    retry_ns: int = NEVER
+    servable_id: int = 0
+
+
+@dataclass
+class VersionRecord:
+    """One version of one model as loaded from one file with one spec. `key` is equal for equal specs."""
+
+    model: str
+    version: str
+    key: str
+    source: DesiredVersion
+    instances: dict[str, InstanceRecord] = field(default_factory=dict)  # {slot name: instance}
+    loaded: dict[str, LoadedInstance] = field(default_factory=dict)  # {slot name: what its worker found out}
+    servable: Servable | None = None
+    draining: bool = False
+    drain_until_ns: int = NEVER
+    reason: str = ""  # why it can never be placed, or is quarantined
+    quarantined_until_ns: int = 0
+    load_ns: int = 0
+
+    @property
+    def state(self) -> VersionState:
+        if self.draining:
+            return VersionState.DRAINING
+        if self.servable is not None:
+            return VersionState.READY
+        if self.reason or all(i.state is InstanceState.FAILED for i in self.instances.values()):
+            return VersionState.FAILED
+        return VersionState.LOADING
+
+    @property
+    def why_not_ready(self) -> str:
+        """The reason for anything but READY, '' when ready and complete."""
+        if self.reason:
+            return self.reason
+        failed = [
+            f"{i.placed.slot}: {i.reason}" for i in self.instances.values() if i.state is InstanceState.FAILED
+        ]
+        if failed:
+            return "; ".join(failed)
+        return "" if self.servable is not None else "it is loading"

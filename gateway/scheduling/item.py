@@ -1,0 +1,83 @@
+"""One request while it waits and runs."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from gateway.scheduling.decision import NEVER, Entry
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+    from gateway.scheduling.layout import Plan
+    from gateway.scheduling.queue import RequestQueue
+    from gateway.scheduling.slot import Batch
+    from gateway.telemetry.trace import SampledContext
+
+
+class ItemState(enum.IntEnum):
+    """WAITING → DISPATCHED → SETTLED; a lost batch puts its members back to WAITING; expiry and cancellation
+    settle from anywhere."""
+
+    WAITING = 0
+    DISPATCHED = 1
+    SETTLED = 2
+
+
+class QueueItem:
+    """A call with what scheduling needs of it. `due_ns` orders items of a band: the deadline, or a far one
+    for those without.
+
+    `lost` counts the runs that ended with the worker's death. `trace` is the sampled context, None for most.
+    """
+
+    __slots__ = (
+        "batch",
+        "call",
+        "deadline_ns",
+        "due_ns",
+        "enqueued_ns",
+        "entry",
+        "lost",
+        "plan",
+        "priority",
+        "queue",
+        "rows",
+        "sequence",
+        "servable",
+        "size_bytes",
+        "state",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        servable: object,
+        plan: Plan,
+        *,
+        rows: int,
+        size_bytes: int,
+        priority: int,
+        enqueued_ns: int,
+        sequence: int,
+        implied_deadline_ns: int,
+        deadline_ns: int = NEVER,
+        trace: SampledContext | None = None,
+    ) -> None:
+        self.call = call
+        self.servable = servable
+        self.plan = plan
+        self.rows = rows
+        self.size_bytes = size_bytes
+        self.priority = priority
+        self.enqueued_ns = enqueued_ns
+        self.sequence = sequence
+        self.deadline_ns = deadline_ns
+        self.due_ns = min(deadline_ns, implied_deadline_ns)
+        self.trace = trace
+        self.lost = 0
+        self.state = ItemState.WAITING
+        self.queue: RequestQueue | None = None
+        self.batch: Batch | None = None
+        self.entry = Entry(rows, size_bytes, deadline_ns, enqueued_ns)

@@ -1,0 +1,305 @@
+"""The scheduler of one device slot: looks at the queues it serves, asks `decide`, and hands batches to the
+slot's worker.
+
+It holds what the decision needs to know of the slot: credits, what is in flight, when a lane will be free,
+what each model has used. It knows neither processes nor sockets; `send` is how a batch leaves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.scheduling.cost import CostModel
+from gateway.scheduling.decision import (
+    Decision,
+    Elsewhere,
+    Idle,
+    QueueView,
+    Run,
+    SlotView,
+    WaitUntil,
+    decide,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.scheduling.item import QueueItem
+    from gateway.scheduling.queue import RequestQueue, ServableQueues
+
+
+class SendRefused(Exception):
+    """The batch does not fit the way to the worker now. Room is announced by `SlotScheduler.changed`."""
+
+
+class SendImpossible(Exception):
+    """The one request of the batch can never be sent; whoever raises this has answered it."""
+
+
+class BatchingPolicy(Protocol):
+    """What a model's document says about batches; read at each decision, so that a change holds at once."""
+
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def max_delay_ns(self) -> int: ...
+
+
+class Hosting:
+    """One servable on one slot."""
+
+    __slots__ = ("cost", "count", "id", "in_flight", "model", "policy", "queues", "servable", "slot", "width")
+
+    def __init__(
+        self,
+        slot: SlotScheduler,
+        id: int,
+        servable: object,
+        model: str,
+        queues: ServableQueues,
+        policy: BatchingPolicy,
+        *,
+        count: int,
+        width: int,
+    ) -> None:
+        self.slot = slot
+        self.id = id
+        self.servable = servable
+        self.model = model
+        self.queues = queues
+        self.policy = policy
+        self.count = count
+        self.width = width
+        self.in_flight = 0
+        self.cost = CostModel()
+
+
+class Batch:
+    """Items that run together."""
+
+    __slots__ = (
+        "close_reason",
+        "dispatched_ns",
+        "expected_ns",
+        "hosting",
+        "id",
+        "items",
+        "rows",
+        "started_ns",
+    )
+
+    def __init__(
+        self, id: int, hosting: Hosting, items: list[QueueItem], close_reason: str, now_ns: int
+    ) -> None:
+        self.id = id
+        self.hosting = hosting
+        self.items = items
+        self.rows = sum(item.rows for item in items)
+        self.close_reason = close_reason
+        self.dispatched_ns = now_ns
+        self.started_ns = now_ns  # estimated: set again when the one before it on this slot is done
+
+
+class SlotScheduler:
+    """Not usable before `open`, and again not after `close`, when its worker is gone."""
+
+    def __init__(
+        self, name: str, device: str, max_batch_bytes: int, next_batch_id: Callable[[], int]
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.credits = 0
+        self.capacity = 0
+        self.in_flight: dict[int, Batch] = {}  # by id, in the order in which they were sent
+        self.hostings: dict[int, Hosting] = {}  # by servable id
+        self.used_ns: dict[str, float] = {}  # {model: device time}
+        self._active: dict[int, Hosting] = {}  # hostings whose servable has something waiting
+        self._max_batch_bytes = max_batch_bytes
+        self._next_batch_id = next_batch_id
+        self._send: Callable[[Batch], None] | None = None
+        self._blocked = False
+        self._last_done_ns = 0
+
+    def open(self, capacity: int, send: Callable[[Batch], None]) -> None:
+        """The worker is there. `send` raises SendRefused when the batch does not fit now."""
+        self.capacity = capacity
+        self._send = send
+        self.credits = 0
+        self._blocked = False
+
+    def close(self) -> list[Batch]:
+        """The worker is gone; return the batches that went with it, oldest first."""
+        lost = list(self.in_flight.values())
+        self.in_flight.clear()
+        self.hostings.clear()
+        self._active.clear()
+        self._send = None
+        self.credits = 0
+        return lost
+
+    def host(self, hosting: Hosting) -> None:
+        self.hostings[hosting.id] = hosting
+        if hosting.queues.size:
+            self.wake(hosting)
+
+    def unhost(self, id: int) -> None:
+        self.hostings.pop(id, None)
+        self._active.pop(id, None)
+
+    def wake(self, hosting: Hosting) -> None:
+        """Something waits for this servable."""
+        if hosting.id not in self._active:
+            self._active[hosting.id] = hosting
+            others = [self.used_ns.get(h.model, 0.0) for h in self._active.values() if h is not hosting]
+            if others:  # a model that was away has no claim on the time that others used meanwhile
+                self.used_ns[hosting.model] = max(self.used_ns.get(hosting.model, 0.0), min(others))
+
+    def ready_ns(self, now_ns: int) -> int:
+        """Return when a batch that is sent now could start, as far as the cost models know."""
+        running = sum(batch.hosting.width for batch in self.in_flight.values())
+        if running < self.capacity:
+            return now_ns
+        work_ns = 0.0
+        for batch in self.in_flight.values():
+            cost_ns = batch.hosting.cost.snapshot(now_ns).predict_ns(batch.rows)
+            work_ns += max(cost_ns - max(now_ns - batch.started_ns, 0), 0) * batch.hosting.width
+        return now_ns + int(work_ns / max(self.capacity, 1))
+
+    def pump(self, now_ns: int) -> int | None:
+        """Send what should run now; return when to be asked again, None when only a change matters."""
+        while self._active and self._send is not None and not self._blocked:
+            decision, queues, hostings = self._decide(now_ns)
+            if isinstance(decision, Run):
+                self._run(now_ns, hostings[decision.queue], queues[decision.queue], decision)
+            else:
+                return decision.at_ns if isinstance(decision, WaitUntil) else None
+        return None
+
+    def _decide(self, now_ns: int) -> tuple[Decision, list[RequestQueue], list[Hosting]]:
+        views: list[QueueView] = []
+        queues: list[RequestQueue] = []
+        hostings: list[Hosting] = []
+        for hosting in list(self._active.values()):
+            if not hosting.queues.size:
+                del self._active[hosting.id]
+                continue
+            for queue in hosting.queues.nonempty():
+                views.append(self._view(now_ns, hosting, queue))
+                queues.append(queue)
+                hostings.append(hosting)
+        if not views:
+            return Idle(), queues, hostings
+        ready_ns = self.ready_ns(now_ns)
+        slot = SlotView(
+            self.credits, len(self.in_flight), ready_ns <= now_ns, ready_ns, self._max_batch_bytes
+        )
+        return decide(now_ns, slot, views), queues, hostings
+
+    def _view(self, now_ns: int, hosting: Hosting, queue: RequestQueue) -> QueueView:
+        policy = hosting.policy
+        max_rows = policy.max_rows
+        return QueueView(
+            entries=[item.entry for item in queue.items[:max_rows]],
+            waiting=len(queue.items),
+            band=queue.items[0].priority,
+            used_ns=self.used_ns.get(hosting.model, 0.0),
+            max_rows=max_rows,
+            max_delay_ns=policy.max_delay_ns,
+            width=hosting.width,
+            room=2 * hosting.count - hosting.in_flight,
+            cost=hosting.cost.snapshot(now_ns),
+            elsewhere=self._elsewhere(now_ns, hosting),
+            alone=queue.alone,
+        )
+
+    def _elsewhere(self, now_ns: int, hosting: Hosting) -> list[Elsewhere]:
+        others = []
+        for other in hosting.queues.hostings:
+            if other is not hosting and other.slot.usable:
+                ready_ns = other.slot.ready_ns(now_ns)
+                others.append(Elsewhere(ready_ns, ready_ns <= now_ns, other.cost.snapshot(now_ns)))
+        return others
+
+    @property
+    def usable(self) -> bool:
+        return self._send is not None
+
+    def _run(self, now_ns: int, hosting: Hosting, queue: RequestQueue, run: Run) -> None:
+        assert self._send is not None, "only an open slot decides"
+        picks: Sequence[int] = run.picks
+        while True:
+            items = hosting.queues.take(queue, picks)
+            batch = Batch(self._next_batch_id(), hosting, items, run.reason, now_ns)
+            try:
+                self._send(batch)
+            except SendImpossible:
+                return
+            except SendRefused:
+                for item in items:
+                    if queue.alone:
+                        hosting.queues.suspect(item)
+                    else:
+                        hosting.queues.put_back(queue.key, item)
+                if len(picks) == 1:
+                    self._blocked = True
+                    return
+                # put_back made a new queue where the old one had become empty
+                queue = queue if queue.alone else hosting.queues.by_key[queue.key]
+                picks = picks[: len(picks) // 2]
+                continue
+            break
+        hosting.in_flight += 1
+        self.credits -= hosting.width
+        if not self.in_flight:
+            batch.started_ns = now_ns
+        self.in_flight[batch.id] = batch
+
+    def finish(self, batch_id: int, credits: int, now_ns: int) -> Batch | None:
+        """A batch came back, with these credits. None for one that is not known."""
+        batch = self.in_flight.pop(batch_id, None)
+        if batch is None:
+            return None
+        batch.hosting.in_flight -= 1
+        self.credits += credits
+        self._last_done_ns = now_ns
+        self._blocked = False
+        for following in self.in_flight.values():
+            following.started_ns = max(following.started_ns, now_ns)
+            break
+        return batch
+
+    def hung_at_ns(self, run_timeout_ns: Callable[[Batch], int]) -> int | None:
+        """Return when the oldest batch counts as hung: nothing came back for its time limit, or it took
+        twice that.
+        """
+        for batch in self.in_flight.values():
+            limit_ns = run_timeout_ns(batch)
+            progress_ns = max(batch.dispatched_ns, self._last_done_ns)
+            return min(progress_ns + limit_ns, batch.dispatched_ns + 2 * limit_ns)
+        return None
+
+    def running(self) -> set[int]:
+        """Return the ids of the batches that may have been started, by the rule that the worker's executor
+        follows.
+        """
+        free, counts, started = self.capacity, dict[int, int](), set[int]()
+        for batch in self.in_flight.values():
+            hosting = batch.hosting
+            width, count = min(hosting.width, self.capacity), counts.get(hosting.id, 0)
+            if width <= free and count < hosting.count:
+                free -= width
+                counts[hosting.id] = count + 1
+                started.add(batch.id)
+        return started
+
+    def charge(self, hosting: Hosting, rows: int, run_ns: int, now_ns: int) -> None:
+        """Account for a run: what it cost, and who used the slot."""
+        hosting.cost.observe(rows, run_ns, now_ns)
+        self.used_ns[hosting.model] = self.used_ns.get(hosting.model, 0.0) + run_ns * hosting.width
+
+    def grant(self, credits: int) -> None:
+        self.credits += credits
+
+    def changed(self) -> None:
+        """There is room again on the way to the worker."""
+        self._blocked = False

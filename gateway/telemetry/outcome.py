@@ -1,0 +1,66 @@
+"""How a request ended, in the words of metrics and spans."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from gateway.errors import (
+    Bug,
+    Cancelled,
+    Exhausted,
+    Expired,
+    GatewayError,
+    InvalidRequest,
+    ModelFailure,
+    NotFound,
+    NotOffered,
+    NotReady,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    INVALID = "invalid"
+    NOT_FOUND = "not_found"
+    UNAVAILABLE = "unavailable"
+    EXHAUSTED = "exhausted"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    BUG = "bug"
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> Outcome:
+        """The outcome of a request that ended with `error`; OK for None, BUG for what is not a
+        `GatewayError`.
+
+        A subclass counts as the nearest listed cause above it, a cause of its own as FAILED.
+        """
+        if error is None:
+            return cls.OK
+        for kind in type(error).__mro__:
+            outcome = _OUTCOMES.get(kind)
+            if outcome is not None:
+                return outcome
+        return cls.BUG
+
+
+_OUTCOMES: Mapping[type, Outcome] = MappingProxyType(
+    {
+        InvalidRequest: Outcome.INVALID,
+        NotOffered: Outcome.INVALID,
+        NotFound: Outcome.NOT_FOUND,
+        NotReady: Outcome.UNAVAILABLE,
+        Exhausted: Outcome.EXHAUSTED,
+        Expired: Outcome.EXPIRED,
+        Cancelled: Outcome.CANCELLED,
+        ModelFailure: Outcome.FAILED,
+        Bug: Outcome.BUG,
+        GatewayError: Outcome.FAILED,
+    }
+)

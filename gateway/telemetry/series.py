@@ -1,0 +1,45 @@
+"""Figures that somebody else owns and that are read when metrics are scraped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A metric's name, meaning and label names. The name of a counter ends in `_total`."""
+
+    name: str
+    help: str
+    kind: Literal["gauge", "counter"]
+    labels: tuple[str, ...]
+
+
+class Sample(NamedTuple):
+    """One value; `labels` are the values for the series' label names, in their order."""
+
+    labels: tuple[str, ...]
+    value: float
+
+
+class Reading(NamedTuple):
+    """A series with its source. `read` must not block and should name few labels: each is a time series."""
+
+    series: Series
+    read: Callable[[], Iterable[Sample]]
+
+
+QUEUE_DEPTH: Final = Series("crossgate_queue_depth", "Requests waiting for a device.", "gauge", ("model",))
+WORKER_RESTARTS: Final = Series(
+    "crossgate_worker_restarts_total", "Restarts of a worker.", "counter", ("worker",)
+)
+CONFIG_REVISION: Final = Series(
+    "crossgate_config_revision", "Store revision by state, such as seen or applied.", "gauge", ("state",)
+)
+MODEL_LOAD_SECONDS: Final = Series(
+    "crossgate_model_load_seconds", "How long the last load of a version took.", "gauge", ("model", "version")
+)

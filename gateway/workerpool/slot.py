@@ -1,0 +1,122 @@
+"""Device slots: a node's settings, and how they are written on the command line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config.device import Device, parse_device
+
+# Runs at once on an accelerator unless the slot says otherwise: one computes while the other's tensors move.
+_ACCELERATOR_CAPACITY = 2
+
+
+class SlotInvalid(Exception):
+    """A slot's text is wrong; the message says what is valid."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One device that one worker process owns.
+
+    `cpus` are the processors its process is pinned to. `capacity` is how much may run at once: threads on CPU
+    devices, runs on accelerators.
+    """
+
+    name: str
+    device: Device
+    cpus: tuple[int, ...]
+    capacity: int
+
+    @property
+    def on_cpu(self) -> bool:
+        return is_cpu(self.device)
+
+    @property
+    def cuda_visible_devices(self) -> str:
+        """What the worker's environment shows of CUDA: its own device, or none."""
+        return str(self.device.index) if self.device.kind == "cuda" else ""
+
+
+def is_cpu(device: Device) -> bool:
+    return device.kind == "cpu" or str(device) == "openvino:CPU"
+
+
+def parse_slot(text: str) -> Slot:
+    """Read `DEVICE[,cpus=LIST][,capacity=N]`, for example `cpu:0-3`, `cuda:0` or `openvino:CPU,cpus=4-7`.
+
+    Raises:
+        SlotInvalid: with what is wrong and what is valid.
+    """
+    # a CPU list has commas of its own: options are what contains '='
+    device_text, options = _split(text)
+    try:
+        device = parse_device(device_text)
+    except ValueError as error:
+        raise SlotInvalid(f"slot {text!r}: {error}") from error
+    unknown = sorted(set(options) - {"cpus", "capacity"})
+    if unknown:
+        raise SlotInvalid(f"slot {text!r}: unknown option {unknown[0]!r}; there are cpus and capacity")
+    allowed = tuple(sorted(os.sched_getaffinity(0)))
+    cpus = _cpus(text, device, options.get("cpus"), allowed)
+    capacity = len(cpus) if is_cpu(device) else _ACCELERATOR_CAPACITY
+    if "capacity" in options:
+        if not options["capacity"].isdecimal() or int(options["capacity"]) < 1:
+            raise SlotInvalid(f"slot {text!r}: capacity must be a whole number from 1")
+        capacity = int(options["capacity"])
+    return Slot(text, device, cpus, capacity)
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    device: list[str] = []
+    options: dict[str, str] = {}
+    last = ""
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if equals:
+            last = key.strip()
+            options[last] = value
+        elif last:
+            options[last] += f",{part}"
+        else:
+            device.append(part)
+    return ",".join(device), options
+
+
+def _cpus(text: str, device: Device, listed: str | None, allowed: tuple[int, ...]) -> tuple[int, ...]:
+    cpus = allowed
+    if device.kind == "cpu" and device.cpus:
+        cpus = device.cpus
+    elif device.kind == "cpu" and device.numa is not None:
+        path = Path(f"/sys/devices/system/node/node{device.numa}/cpulist")
+        if not path.is_file():
+            raise SlotInvalid(f"slot {text!r}: there is no NUMA node {device.numa} here")
+        cpus = cpu_list(path.read_text().strip())
+    if listed is not None:
+        try:
+            cpus = cpu_list(listed)
+        except ValueError as error:
+            raise SlotInvalid(f"slot {text!r}: cpus must be a list such as 0-3,6") from error
+    missing = sorted(set(cpus) - set(allowed))
+    if missing or not cpus:
+        what = f"CPU {missing[0]}" if missing else "an empty CPU list"
+        raise SlotInvalid(f"slot {text!r}: {what} is not there; this process may use {_ranges(allowed)}")
+    return cpus
+
+
+def cpu_list(text: str) -> tuple[int, ...]:
+    """Read `0-3,6` as (0, 1, 2, 3, 6).
+
+    Raises:
+        ValueError: it is not such a list.
+    """
+    cpus: set[int] = set()
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        cpus.update(range(int(low), int(high or low) + 1))
+    return tuple(sorted(cpus))
+
+
+def _ranges(cpus: tuple[int, ...]) -> str:
+    return f"{cpus[0]}-{cpus[-1]}" if len(cpus) == cpus[-1] - cpus[0] + 1 else ",".join(map(str, cpus))

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+import pytest
+
+from gateway.http.endpoints import Endpoints, Readiness
+from gateway.http.request import Request
+
+
+def endpoints(readiness=Readiness(True)):  # noqa: B008 - immutable
+    return Endpoints(lambda: readiness, lambda: iter([b"a 1\n", b"b 2\n"]))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/healthz", HTTPStatus.OK, ""),
+        ("HEAD", "/readyz", HTTPStatus.OK, ""),
+        ("POST", "/healthz", HTTPStatus.METHOD_NOT_ALLOWED, "GET, HEAD"),
+        ("DELETE", "/metrics", HTTPStatus.METHOD_NOT_ALLOWED, "GET, HEAD"),
+        ("GET", "/", HTTPStatus.NOT_FOUND, ""),
+        ("POST", "/nope", HTTPStatus.NOT_FOUND, ""),
+        ("GET", "/healthz/", HTTPStatus.NOT_FOUND, ""),
+    ],
+)
+def test_only_three_paths_and_two_methods_exist(method, path, status, allow):
+    response = endpoints().answer(Request(method, path, True))
+    assert (response.status, response.allow) == (status, allow)
+
+
+@pytest.mark.parametrize(
+    ("readiness", "status"),
+    [
+        (Readiness(True), HTTPStatus.OK),
+        (Readiness(False, ["digits 3 is loading", "draining"]), HTTPStatus.SERVICE_UNAVAILABLE),
+    ],
+)
+def test_readiness_gives_its_reasons(readiness, status):
+    response = endpoints(readiness).answer(Request("GET", "/readyz", True))
+    assert response.status is status
+    assert response.content_type == "application/json"
+    body = json.loads(b"".join(response.body))
+    assert body == {"ready": readiness.ready, "reasons": list(readiness.reasons)}
+
+
+def test_metrics_are_passed_on_piece_by_piece():
+    response = endpoints().answer(Request("GET", "/metrics", True))
+    assert response.content_type.startswith("text/plain; version=0.0.4")
+    assert list(response.body) == [b"a 1\n", b"b 2\n"]

@@ -1,0 +1,168 @@
+"""Runs batches: as many at once as the slot's capacity holds, in the order in which they came, never past a
+servable's count.
+
+A batch whose deadline has passed or that was cancelled before it started is answered without being run.
+Outputs are written into the gateway's reading arena; when that is full the lane waits until the gateway has
+read.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from wire.arena import ArenaInvalid, RegionTooLarge
+from wire.datatypes import BYTES, ELEMENT_SIZE_BYTES
+from wire.frames import Done, Kind, Outcome, Run, TensorAt
+from workers.link import Link, LinkClosed
+from workers.runtimes.runtime import RunFailed
+from workers.tensors import NUMPY_TYPES, join_bytes, read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workers.runtimes.runtime import Array
+    from workers.sessions import LoadedSession, Sessions
+
+
+class Job(NamedTuple):
+    link: Link
+    batch: int
+    run: Run
+    entry: LoadedSession
+    received_ns: int
+
+
+class ArenaOutputs:
+    """A session's results, written into the link's arena as they come."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.tensors: list[TensorAt] = []
+
+    def allocate(self, name: str, datatype: str, shape: Sequence[int]) -> Array:
+        size_bytes = int(np.prod(shape, dtype=np.int64)) * ELEMENT_SIZE_BYTES[datatype]
+        view = self._take(name, datatype, tuple(shape), size_bytes)
+        return np.frombuffer(view, NUMPY_TYPES[datatype]).reshape(shape)
+
+    def put(self, name: str, datatype: str, array: Array) -> None:
+        if datatype == BYTES:
+            raw = join_bytes(array.ravel().tolist())
+            self._take(name, datatype, array.shape, len(raw))[:] = raw
+        else:
+            view = self._take(name, datatype, array.shape, array.nbytes)
+            np.frombuffer(view, array.dtype).reshape(array.shape)[...] = array
+
+    def _take(self, name: str, datatype: str, shape: tuple[int, ...], size_bytes: int) -> memoryview:
+        region, view = self._link.allocate(size_bytes)
+        self.tensors.append(TensorAt(name, datatype, shape, region.segment, region.offset, size_bytes))
+        return view[:size_bytes]
+
+    def give_back(self) -> None:
+        self._link.freed([(t.segment, t.offset) for t in self.tensors])
+        self.tensors.clear()
+
+
+class Executor:
+    """Owns the lanes' threads. `submit` and `drop` are called by the process's loop."""
+
+    def __init__(self, capacity: int, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._waiting: deque[Job] = deque()
+        self._free = capacity
+        self._change = threading.Condition()
+        self._idle = 0
+        self._lanes = 0
+        self._max_lanes = capacity
+
+    def submit(self, job: Job) -> None:
+        """Queue a batch. Nothing is refused here: a gateway may only send what it holds credits for."""
+        with self._change:
+            self._waiting.append(job)
+            if self._idle == 0 and self._lanes < self._max_lanes:
+                self._lanes += 1
+                threading.Thread(target=self._lane, name=f"lane-{self._lanes}", daemon=True).start()
+            else:
+                self._change.notify()
+
+    def drop(self, link: Link) -> None:
+        """Forget the batches of a gateway that is gone."""
+        with self._change:
+            self._waiting = deque(job for job in self._waiting if job.link is not link)
+
+    def _next(self) -> Job | None:
+        """Return the first job that may start now; called with the lock held."""
+        for i, job in enumerate(self._waiting):
+            spec = job.entry.spec
+            if job.entry.running < spec.count and min(spec.width, self._max_lanes) <= self._free:
+                del self._waiting[i]
+                return job
+        return None
+
+    def _lane(self) -> None:
+        while True:
+            with self._change:
+                while (job := self._next()) is None:
+                    self._idle += 1
+                    self._change.wait()
+                    self._idle -= 1
+                width = min(job.entry.spec.width, self._max_lanes)
+                self._free -= width
+                self._sessions.started(job.entry)
+            done = self._run(job)
+            with self._change:
+                self._free += width
+                self._sessions.finished(job.entry)
+                if self._waiting and self._idle:
+                    self._change.notify_all()
+            job.link.send(Kind.DONE, job.batch, done)
+            del job, done
+
+    def _run(self, job: Job) -> Done:
+        """Run one batch and say what became of it."""
+        run, link, started_ns = job.run, job.link, time.monotonic_ns()
+        credits = job.entry.spec.width
+        cancelled = job.batch in link.cancelled
+        link.cancelled.discard(job.batch)
+        if cancelled or (run.deadline_ns and started_ns > run.deadline_ns):
+            outcome = Outcome.CANCELLED if cancelled else Outcome.EXPIRED
+            return Done(
+                outcome, credits, received_ns=job.received_ns, started_ns=started_ns, ended_ns=started_ns
+            )
+        outputs = ArenaOutputs(link)
+        ran_ns = run_ns = 0
+        try:
+            inputs = {
+                t.name: read(t.datatype, t.shape, link.reader.view(t.segment, t.offset, t.size_bytes))
+                for t in run.inputs
+            }
+            ran_ns = time.monotonic_ns()
+            job.entry.session.run(inputs, run.outputs, outputs)
+            run_ns = time.monotonic_ns() - ran_ns
+        except LinkClosed:
+            return Done(Outcome.CANCELLED, 0)
+        except RegionTooLarge as error:
+            outputs.give_back()
+            return Done(Outcome.TOO_LARGE, credits, message=f"the outputs of this run: {error}")
+        except (RunFailed, ArenaInvalid, ValueError, KeyError) as error:
+            outputs.give_back()
+            return Done(Outcome.MODEL_FAILED, credits, message=str(error), started_ns=started_ns)
+        except MemoryError:
+            outputs.give_back()
+            return Done(
+                Outcome.MODEL_FAILED, credits, message="out of memory during the run", started_ns=started_ns
+            )
+        return Done(
+            Outcome.OK,
+            credits,
+            outputs=tuple(outputs.tensors),
+            received_ns=job.received_ns,
+            started_ns=started_ns,
+            ran_ns=ran_ns,
+            run_ns=run_ns,
+            ended_ns=time.monotonic_ns(),
+        )

@@ -1,0 +1,308 @@
+"""The worker process: listens on a Unix socket, serves any number of gateways, ends when none is left.
+
+Three kinds of threads: the main one reads frames and never blocks; one loader does what takes long (load,
+probe, warm up, unload) in the order asked for; the executor's lanes run batches. Credits, the slot's capacity
+twice over (one running, one staged), are divided among the connected gateways.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from wire.arena import ArenaInvalid
+from wire.frames import (
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    Cancel,
+    Credits,
+    Done,
+    Failure,
+    Frame,
+    Freed,
+    Goodbye,
+    Hello,
+    Kind,
+    Load,
+    Outcome,
+    Probe,
+    ProtocolError,
+    Report,
+    Run,
+    SegmentOpened,
+    SegmentRetired,
+    Unload,
+    WarmedUp,
+    WarmUp,
+    common_version,
+    decode,
+)
+from workers.executor import Executor, Job
+from workers.link import Link
+from workers.runtimes.runtime import LoadFailed, RunFailed, runtimes_here
+from workers.sessions import LoadedSession, Sessions, resident_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wire.frames import Body
+    from workers.settings import WorkerSettings
+
+
+class WorkerProcess:
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._selector = selectors.DefaultSelector()
+        self._sessions = Sessions()
+        self._executor = Executor(settings.capacity, self._sessions)
+        self._links: set[Link] = set()
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # the loader's
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._to_flush: set[Link] = set()
+        self._stopping = False
+
+    def run(self) -> int:
+        """Serve until the last gateway has been gone for the grace period, or a signal comes. Returns the
+        exit status.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        listener = socket.socket(fileno=self._settings.listen_fd)
+        listener.set_inheritable(False)
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, None)
+        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        threading.Thread(target=self._load_forever, name="loader", daemon=True).start()
+        self._serve(listener)
+        return 0
+
+    def _serve(self, listener: socket.socket) -> None:
+        alone_until = time.monotonic() + self._settings.first_connection_s
+        while not self._stopping:
+            timeout = None if self._links else max(alone_until - time.monotonic(), 0)
+            events = self._selector.select(timeout)
+            if not events and not self._links and time.monotonic() >= alone_until:
+                return
+            for key, mask in events:
+                if key.fileobj is listener:
+                    self._accept(listener)
+                elif key.fileobj == self._wake:
+                    self._on_wake()
+                else:
+                    self._on_event(key.data, mask)
+            if self._links:
+                alone_until = time.monotonic() + self._settings.grace_s
+
+    def _on_signal(self, number: int, _: object) -> None:
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return
+        link = Link(sock, self._settings.segment_bytes, self._settings.budget_bytes, self._want_write)
+        self._links.add(link)
+        self._selector.register(sock, selectors.EVENT_READ, link)
+        hello = Hello(
+            PROTOCOL_MIN,
+            PROTOCOL_MAX,
+            self._settings.name,
+            os.getpid(),
+            self._settings.device,
+            self._settings.capacity,
+            runtimes_here(),
+        )
+        link.send(Kind.HELLO, 0, hello)
+
+    def _want_write(self, link: Link) -> None:
+        self._to_flush.add(link)
+        os.eventfd_write(self._wake, 1)
+
+    def _on_wake(self) -> None:
+        try:
+            os.eventfd_read(self._wake)
+        except (BlockingIOError, OSError):
+            pass
+        while self._to_flush:
+            link = self._to_flush.pop()
+            if link in self._links:
+                self._selector.modify(link.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, link)
+
+    def _on_event(self, link: Link, mask: int) -> None:
+        if link.closed:
+            return
+        try:
+            if mask & selectors.EVENT_WRITE and link.flush():
+                self._selector.modify(link.socket, selectors.EVENT_READ, link)
+            if mask & selectors.EVENT_READ:
+                for frame in link.receive():
+                    self._on_frame(link, frame)
+        except (EOFError, OSError):
+            self._drop(link)
+        except (ProtocolError, ArenaInvalid) as error:
+            print(f"worker {self._settings.name}: link closed: {error}", file=sys.stderr, flush=True)
+            link.send(Kind.GOODBYE, 0, Goodbye(str(error)))
+            self._drop(link)
+
+    def _drop(self, link: Link) -> None:
+        self._links.discard(link)
+        self._selector.unregister(link.socket)
+        link.close()
+        self._executor.drop(link)
+        entries = list(link.servables.values())
+        link.servables.clear()
+        self._tasks.put(lambda: self._release(entries))
+        self._grant()
+
+    def _release(self, entries: list[LoadedSession]) -> None:
+        for entry in entries:
+            self._sessions.release(entry, keep=True)
+        if self._links:
+            self._sessions.close_unused()
+
+    def _grant(self) -> None:
+        """Divide the slot's credits anew. A gateway that holds more than its share gives back as its batches
+        finish.
+        """
+        greeted = [link for link in self._links if link.greeted]
+        if not greeted:
+            return
+        share = max(2 * self._settings.capacity // len(greeted), 1)
+        for link in greeted:
+            if link.granted < share:
+                link.send(Kind.CREDITS, 0, Credits(share - link.granted))
+                link.granted = share
+
+    def _on_frame(self, link: Link, frame: Frame) -> None:
+        kind, id_, body, descriptors = frame
+        if kind == Kind.RUN:
+            self._on_run(link, id_, decode(body, Run))
+        elif kind == Kind.FREE:
+            link.freed(decode(body, Freed).regions)
+        elif kind == Kind.SEGMENT:
+            opened = decode(body, SegmentOpened)
+            if len(descriptors) != 1:
+                raise ProtocolError("a SEGMENT frame carries one descriptor")
+            link.reader.attach(opened.segment, opened.size_bytes, descriptors[0])
+        elif kind == Kind.RETIRE:
+            link.reader.retire(decode(body, SegmentRetired).segment)
+        elif kind == Kind.CANCEL:
+            link.cancelled.update(decode(body, Cancel).batches)
+        elif kind == Kind.HELLO:
+            self._on_hello(link, decode(body, Hello))
+        elif kind == Kind.GOODBYE:
+            raise EOFError
+        else:
+            self._on_control(link, kind, id_, body)
+
+    def _on_hello(self, link: Link, hello: Hello) -> None:
+        common_version((PROTOCOL_MIN, PROTOCOL_MAX), (hello.protocol_min, hello.protocol_max))
+        link.greeted = True
+        self._grant()
+
+    def _on_run(self, link: Link, batch: int, run: Run) -> None:
+        entry = link.servables.get(run.servable)
+        if entry is None:
+            link.send(
+                Kind.DONE, batch, Done(Outcome.UNKNOWN_SERVABLE, 1, message="this servable is not loaded")
+            )
+            return
+        self._executor.submit(Job(link, batch, run, entry, time.monotonic_ns()))
+
+    def _on_control(self, link: Link, kind: int, id_: int, body: bytes) -> None:
+        """Hand a request that takes long to the loader."""
+        if kind == Kind.LOAD:
+            load = decode(body, Load)
+            self._task(link, id_, lambda: self._load(link, load))
+        elif kind == Kind.PROBE:
+            asked = decode(body, Probe)
+            self._task(link, id_, lambda: self._probe(link, asked))
+        elif kind == Kind.WARM_UP:
+            warm_up = decode(body, WarmUp)
+            self._task(link, id_, lambda: self._warm_up(link, warm_up))
+        elif kind == Kind.UNLOAD:
+            unload = decode(body, Unload)
+            self._task(link, id_, lambda: self._unload(link, unload))
+        elif kind == Kind.REPORT:
+            link.send(Kind.ANSWER, id_, self._report(link))
+        else:
+            raise ProtocolError(f"unknown frame kind {kind}")
+
+    def _task(self, link: Link, id_: int, work: Callable[[], Body]) -> None:
+        def task() -> None:
+            try:
+                link.send(Kind.ANSWER, id_, work())
+            except LoadFailed as error:
+                link.send(Kind.FAILED, id_, Failure(str(error), error.retryable))
+            except RunFailed as error:
+                link.send(Kind.FAILED, id_, Failure(str(error)))
+            except MemoryError:
+                link.send(Kind.FAILED, id_, Failure("out of memory", retryable=True))
+
+        self._tasks.put(task)
+
+    def _load_forever(self) -> None:
+        while True:
+            task = self._tasks.get()
+            try:
+                task()
+            except (
+                Exception
+            ):  # a defect in a runtime's adapter must not end the loader, the gateway times out and says so
+                traceback.print_exc()
+
+    def _load(self, link: Link, load: Load) -> Body:
+        entry = self._sessions.acquire(load.spec)
+        link.servables[load.servable] = entry
+        return entry.loaded
+
+    def _entry(self, link: Link, servable: int) -> LoadedSession:
+        entry = link.servables.get(servable)
+        if entry is None:
+            raise LoadFailed("this servable is not loaded")
+        return entry
+
+    def _probe(self, link: Link, asked: Probe) -> Body:
+        from workers.probe import probe
+
+        session = self._entry(link, asked.servable).session
+        return probe(session, asked.max_batch_size, asked.declared, asked.pads)
+
+    def _warm_up(self, link: Link, asked: WarmUp) -> Body:
+        from workers.probe import accepted_shapes, generated, run
+
+        session = self._entry(link, asked.servable).session
+        shapes, refusal = accepted_shapes(session, ())
+        if refusal:
+            raise RunFailed(refusal)
+        times = []
+        for rows in asked.batch_sizes:
+            inputs = generated(session.signature, rows, shapes, seed=0)
+            start = time.monotonic_ns()
+            for _ in range(asked.runs):
+                run(session, inputs)
+            times.append((time.monotonic_ns() - start) // max(asked.runs, 1))
+        return WarmedUp(tuple(times))
+
+    def _unload(self, link: Link, unload: Unload) -> Body:
+        entry = link.servables.pop(unload.servable, None)
+        if entry is not None:
+            self._sessions.release(entry)
+        return self._report(link)
+
+    def _report(self, link: Link) -> Report:
+        return Report(
+            resident_bytes(),
+            sum(each.arena_bytes for each in self._links),
+            {servable: entry.loaded.memory_bytes for servable, entry in link.servables.items()},
+        )

@@ -1,0 +1,165 @@
+"""OpenVINO's native API: IR (.xml) and ONNX files on CPU, GPU, NPU and AUTO.
+
+Computes in f32 unless the model asks otherwise: the plug-in's own default is bfloat16 on some processors. The
+process is pinned, not its threads. Options:
+    precision: f32 (default), bf16 or f16.
+    Any OpenVINO property in capitals, for example PERFORMANCE_HINT or CACHE_DIR.
+"""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino as ov
+
+from wire.datatypes import BYTES
+from wire.frames import ServableSpec, Signature, TensorSpec
+from workers.runtimes.runtime import LoadFailed, Outputs, RunFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from workers.runtimes.runtime import Array
+
+_DATATYPES = {
+    "boolean": "BOOL",
+    "u8": "UINT8",
+    "u16": "UINT16",
+    "u32": "UINT32",
+    "u64": "UINT64",
+    "i8": "INT8",
+    "i16": "INT16",
+    "i32": "INT32",
+    "i64": "INT64",
+    "f16": "FP16",
+    "bf16": "BF16",
+    "f32": "FP32",
+    "f64": "FP64",
+    "string": BYTES,
+}
+_PRECISIONS = ("f32", "bf16", "f16")
+
+
+class OpenVino:
+    def __init__(self) -> None:
+        self._core = ov.Core()
+
+    def load(self, spec: ServableSpec) -> OpenVinoSession:
+        device = spec.device.removeprefix("openvino:")
+        if device == spec.device:
+            raise LoadFailed(f"openvino runs on openvino:CPU, openvino:GPU and so on, not on {spec.device}")
+        here = self._core.available_devices
+        if device != "AUTO" and device not in here and f"{device}.0" not in here:
+            raise LoadFailed(f"OpenVINO has no device {device} here; it has {', '.join(here) or 'none'}")
+        if not Path(spec.path).is_file():
+            raise LoadFailed(f"{spec.path} is not a file", retryable=True)
+        try:
+            model = self._core.read_model(spec.path)
+            compiled = self._core.compile_model(model, device, _properties(spec, device))
+        except LoadFailed:
+            raise
+        except (
+            Exception
+        ) as error:  # the binding raises RuntimeError and its own types, all of them a failed load
+            raise LoadFailed(str(error)) from error
+        return OpenVinoSession(compiled, spec.count)
+
+
+def _properties(spec: ServableSpec, device: str) -> dict[str, str | int | float | bool]:
+    unknown = sorted(k for k in spec.options if k != "precision" and not k.isupper())
+    if unknown:
+        raise LoadFailed(
+            f"unknown openvino options {', '.join(unknown)}; there are precision and OpenVINO's properties"
+        )
+    precision = str(spec.options.get("precision", "f32"))
+    if precision not in _PRECISIONS:
+        raise LoadFailed(f"precision {precision!r} is none of {', '.join(_PRECISIONS)}")
+    properties: dict[str, str | int | float | bool] = {"INFERENCE_PRECISION_HINT": precision}
+    if device == "CPU":
+        properties |= {
+            "INFERENCE_NUM_THREADS": spec.width * spec.count,
+            "NUM_STREAMS": spec.count,
+            "ENABLE_CPU_PINNING": False,
+        }
+    return properties | {k: v for k, v in spec.options.items() if k.isupper()}
+
+
+def _spec(port: Any) -> TensorSpec:
+    element = port.get_element_type().get_type_name()
+    name = min(port.get_names(), key=len) if port.get_names() else port.get_node().get_friendly_name()
+    if element not in _DATATYPES:
+        raise LoadFailed(f"{name} is of type {element}, which no request can carry")
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        raise LoadFailed(f"{name} is of dynamic rank, which no request can be checked against")
+    return TensorSpec(
+        name,
+        _DATATYPES[element],
+        tuple(-1 if d.is_dynamic else d.get_length() for d in shape),
+        ("",) * len(shape),
+    )
+
+
+class OpenVinoSession:
+    def __init__(self, compiled: Any, count: int) -> None:
+        self._compiled = compiled
+        self.signature = Signature(
+            inputs=tuple(_spec(p) for p in compiled.inputs),
+            outputs=tuple(_spec(p) for p in compiled.outputs),
+            platform="openvino_model",
+        )
+        self._element_types = [p.get_element_type() for p in compiled.inputs]
+        # one infer request per concurrent run; the probe and the warm-up take one too
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(count + 1):
+            self._requests.put(compiled.create_infer_request())
+
+    def run(self, inputs: Mapping[str, Array], wanted: Sequence[str], outputs: Outputs) -> None:
+        request = self._requests.get()
+        try:
+            for i, spec in enumerate(self.signature.inputs):
+                request.set_input_tensor(i, _tensor(inputs[spec.name], spec.datatype, self._element_types[i]))
+            request.infer()
+            for i, spec in enumerate(self.signature.outputs):
+                if not wanted or spec.name in wanted:
+                    outputs.put(spec.name, spec.datatype, _array(request.get_output_tensor(i), spec.datatype))
+        except RuntimeError as error:
+            raise RunFailed(str(error)) from error
+        finally:
+            self._requests.put(request)
+
+    def close(self) -> None:
+        del self._requests, self._compiled
+
+
+def _tensor(array: Array, datatype: str, element_type: Any) -> Any:
+    if datatype == BYTES:
+        return ov.Tensor(array.astype(np.bytes_))
+    if array.size == 0:
+        return ov.Tensor(element_type, list(array.shape))
+    # A shared tensor refuses read-only arrays although inference only reads: make a view from the address.
+    # The array, and with it the mapping, outlives the run.
+    address = array.__array_interface__["data"][0]
+    interface = {"data": (address, False), "shape": (array.nbytes,), "typestr": "|u1", "version": 3}
+    raw = np.asarray(_Address(interface))
+    if datatype in ("BF16", "BOOL"):
+        return ov.Tensor(
+            raw.view(np.uint16 if datatype == "BF16" else np.bool_), list(array.shape), element_type
+        )
+    return ov.Tensor(raw.view(array.dtype).reshape(array.shape), shared_memory=True)
+
+
+class _Address:
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+def _array(tensor: Any, datatype: str) -> Array:
+    if datatype == BYTES:
+        return np.asarray(tensor.bytes_data).astype(object)
+    if datatype == "BF16":
+        return np.asarray(tensor.data).view(np.uint16)
+    return np.asarray(tensor.data)
