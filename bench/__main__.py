@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -106,7 +107,10 @@ def run(
             if not scenario or name in scenario:
                 report = replace(report, unloaded=(*report.unloaded, _unloaded(name, own, options)))
     write(report, folder)
-    typer.echo(f"wrote {folder}")
+    missing = (
+        "" if find_spec("matplotlib") is not None else ", no picture: matplotlib is missing (extra `bench`)"
+    )
+    typer.echo(f"wrote {folder}{missing}")
     subjects = [subject for result in report.scenarios for subject in result.subjects]
     failed = any(subject.void or (subject.failure and is_ours(subject.name)) for subject in subjects)
     if failed or any(figure.failure for figure in report.unloaded):
@@ -137,11 +141,8 @@ def write(report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(to_json(report))
     (folder / "report.md").write_text(to_markdown(report))
-    if report.scenarios:
-        try:
-            plot.draw(report, folder / "report.png")
-        except ImportError:
-            typer.echo("no picture: matplotlib is not installed (extra `bench`)")
+    if report.scenarios and find_spec("matplotlib") is not None:
+        plot.draw(report, folder / "report.png")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ that dies and is replaced between two readings still counts.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,11 +91,17 @@ def descendants(root: int) -> frozenset[int]:
     return family([root], read_processes())
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """User + system seconds of these processes and of the children they have reaped. Resolution: one clock
-    tick each."""
+def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
+    """User + system seconds of each process and of the children it has reaped: {pid: seconds}, by rising pid.
+    Resolution: one clock tick."""
     processes = read_processes()
-    return sum(processes[pid].ticks for pid in pids if pid in processes) / TICKS_PER_S
+    return {pid: processes[pid].ticks / TICKS_PER_S for pid in sorted(pids) if pid in processes}
+
+
+def used_between(before: Mapping[int, float], after: Mapping[int, float]) -> list[float]:
+    """Seconds of each process that is there `after`, from two readings. Their sum includes processes that
+    ended in between, if one that is still there has reaped them."""
+    return [seconds - before.get(pid, 0.0) for pid, seconds in after.items()]
 
 
 def memory(pids: Iterable[int]) -> Memory:
@@ -105,3 +112,36 @@ def memory(pids: Iterable[int]) -> Memory:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return total
+
+
+def parse_busy_ticks(stat: str) -> int:
+    """Reads /proc/stat (proc_stat(5)): ticks that all CPUs together spent on anything but idling."""
+    fields = [int(field) for field in stat.splitlines()[0].split()[1:]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
+    return user + nice + system + irq + softirq + steal
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A reading of the whole machine: busy CPU seconds of all and of this process tree, since some start."""
+
+    at_s: float
+    busy_s: float
+    own_s: float
+    cpus: int
+
+    def others_share(self, later: Usage) -> float:
+        """The share of the machine's CPU time that work of others took from this reading to `later`."""
+        elapsed_s = (later.at_s - self.at_s) * self.cpus
+        others_s = (later.busy_s - self.busy_s) - (later.own_s - self.own_s)
+        return max(0.0, others_s / elapsed_s) if elapsed_s > 0 else 0.0
+
+
+def usage() -> Usage:
+    """The tree includes all servers and load generators of this process, also those that have ended."""
+    return Usage(
+        at_s=time.monotonic(),
+        busy_s=parse_busy_ticks((PROC / "stat").read_text()) / TICKS_PER_S,
+        own_s=sum(cpu_seconds(descendants(os.getpid())).values()),
+        cpus=os.cpu_count() or 1,
+    )

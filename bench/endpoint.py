@@ -16,6 +16,11 @@ SERVICE = "/inference.GRPCInferenceService"
 INFER = f"{SERVICE}/ModelInfer"
 
 
+def describe(error: Exception) -> str:
+    """One line; grpc's own text for a failed call starts with its least useful line."""
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.RpcError) else str(error)
+
+
 class Endpoint:
     """Any call may raise grpc.RpcError."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DISTURBED_SHARE = 0.05
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -25,8 +27,15 @@ class Figures:
     pss_bytes: int
     rss_bytes: int
     mean_batch: float | None = None
+    cpu_us_by_process: tuple[float, ...] = ()  # the server's first process first
+    others_share: float = 0.0  # of the machine's CPU time, taken by work that is not ours
     void: tuple[str, ...] = ()
     details: dict[str, object] = field(default_factory=dict)
+
+
+def disturbed(figures: Figures) -> bool:
+    """Whether other work may have changed this round's figures."""
+    return figures.others_share > DISTURBED_SHARE
 
 
 def median(rounds: Sequence[Figures]) -> Figures | None:
@@ -44,4 +53,13 @@ def median(rounds: Sequence[Figures]) -> Figures | None:
         pss_bytes=round(statistics.median(one.pss_bytes for one in rounds)),
         rss_bytes=round(statistics.median(one.rss_bytes for one in rounds)),
         mean_batch=statistics.median(batches) if len(batches) == len(rounds) else None,
+        cpu_us_by_process=_by_process([one.cpu_us_by_process for one in rounds]),
+        others_share=statistics.median(one.others_share for one in rounds),
     )
+
+
+def _by_process(rounds: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Empty if the number of processes changed between rounds: then they cannot be told apart."""
+    if len({len(one) for one in rounds}) > 1:
+        return ()
+    return tuple(statistics.median(values) for values in zip(*rounds, strict=True))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
-from bench.cpu import cpu_seconds, memory
-from bench.endpoint import Endpoint
+from bench.cpu import cpu_seconds, memory, used_between
+from bench.endpoint import Endpoint, describe
 from bench.figures import Figures
 from bench.load import Load, LoadFailed, run_all, wall_seconds
 from bench.sampler import Sampler, check_all
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FRAME_HEADER_BYTES = 5  # gRPC's flag and length before each message
 COUNTS_SETTLE_S = 3.0
 COUNTS_POLL_S = 0.05
-TIMEOUT_S = 300.0
+TIMEOUT_S = 120.0
 CALIBRATION_SHARE = 0.3  # the calibration is long enough once it took this share of a round
 
 
@@ -82,17 +82,17 @@ class LoadedServer:
         try:
             return self._measure()
         except (LoadFailed, grpc.RpcError) as error:
-            return Figures(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, void=(str(error),))
+            return Figures(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, void=(describe(error),))
 
     def _measure(self) -> Figures:
         server, work = self._server, self._work
         reasons = self._wrong_answers()
         before = self._settled_counts(at_least=0)
-        cpu_before_s = cpu_seconds(server.pids())
+        cpu_before = cpu_seconds(server.pids())
         with Sampler(server.address, work, server.echoes) as sampler:
             loaded = self._load(self._requests_each)
         pids = server.pids()
-        cpu_s = cpu_seconds(pids) - cpu_before_s
+        cpu_s = used_between(cpu_before, cpu_seconds(pids))
         used = memory(pids)
         sent = sum(one.summary.requests for one in loaded) + sampler.report.sent
         after = self._settled_counts(at_least=sent + (before.requests if before else 0))
@@ -108,12 +108,13 @@ class LoadedServer:
             requests_per_s=len(durations_us) / wall_s,
             p50_us=float(p50_us),
             p99_us=float(p99_us),
-            cpu_us=cpu_s / sent * 1e6,
+            cpu_us=sum(cpu_s) / sent * 1e6,
+            cpu_us_by_process=tuple(one / sent * 1e6 for one in cpu_s),
             pss_bytes=used.pss_bytes,
             rss_bytes=used.rss_bytes,
             mean_batch=_mean_batch(before, after),
             void=shortened(reasons),
-            details={"samples": sampler.report.sent, "processes": len(pids)},
+            details={"samples": sampler.report.sent},
         )
 
     def _load(self, requests: int) -> list[Loaded]:

@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from bench.figures import median
+from bench.figures import disturbed, median
 from bench.results import is_ours, ratios, unloaded_ratio
 
 if TYPE_CHECKING:
+    from bench.figures import Figures
     from bench.results import Ratio, Report, ScenarioResult, SubjectResult
 
 MIB = 1 << 20
@@ -77,7 +78,8 @@ def _scenario(result: ScenarioResult) -> list[str]:
         "",
         f"Model {scenario.model.name}, {scenario.in_flight} in flight{lengths}.",
         "",
-        "| peer | requests/s | p50 ms | p99 ms | mean batch | server CPU us/request | PSS MiB | RSS MiB |",
+        "| peer | requests/s | p50 ms | p99 ms | mean batch | server CPU us/request (by process) "
+        "| PSS MiB | RSS MiB |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [_row(subject) for subject in result.subjects]
@@ -93,15 +95,28 @@ def _row(subject: SubjectResult) -> str:
     batch = "not reported" if figures.mean_batch is None else f"{figures.mean_batch:.1f}"
     return (
         f"| {name} | {_number(figures.requests_per_s)} | {figures.p50_us / 1e3:.2f} "
-        f"| {figures.p99_us / 1e3:.2f} | {batch} | {_number(figures.cpu_us)} "
+        f"| {figures.p99_us / 1e3:.2f} | {batch} | {_cpu(figures)} "
         f"| {figures.pss_bytes / MIB:.0f} | {figures.rss_bytes / MIB:.0f} |"
     )
+
+
+def _cpu(figures: Figures) -> str:
+    """The sum, and the share of each process that uses any."""
+    parts = [_number(part) for part in figures.cpu_us_by_process if part >= 0.01 * figures.cpu_us]
+    total = _number(figures.cpu_us)
+    return f"{total} ({' + '.join(parts)})" if len(parts) > 1 else total
 
 
 def _notes(subject: SubjectResult) -> list[str]:
     if subject.failure:
         return [f"- {subject.name} did not run: {subject.failure.splitlines()[0]}"]
-    return [f"- {subject.name} is **void**, {reason}" for reason in subject.void]
+    shares = [
+        f"{one.others_share:.0%} in round {n}" for n, one in enumerate(subject.rounds, 1) if disturbed(one)
+    ]
+    notes = [f"- {subject.name} is **void**, {reason}" for reason in subject.void]
+    if shares:
+        notes.append(f"- {subject.name} was disturbed: other work took of the CPUs {', '.join(shares)}")
+    return notes
 
 
 def _setup(report: Report) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
+from bench.cpu import usage
+from bench.endpoint import describe
 from bench.environment import MODEL_CACHE, NotInstalled
+from bench.figures import disturbed
 from bench.load import Load, LoadFailed
 from bench.models import place
 from bench.peers.process import StartFailed
@@ -73,7 +76,9 @@ def run_scenario(
                     rounds[peer] = []
             for number in range(options.rounds):
                 for index in turns(len(subjects), number):
+                    before = usage()
                     figures = subjects[index].measure()
+                    figures = replace(figures, others_share=before.others_share(usage()))
                     rounds[subjects[index].name].append(figures)
                     say(f"{scenario.name}: round {number + 1}, {subjects[index].name}: {_line(figures)}")
             done = {
@@ -109,7 +114,7 @@ def _start(peer: str, work: Work, options: Options, folder: Path) -> Subject | S
         subject.warm_up(options.seconds)
     except (StartFailed, NotInstalled, LoadFailed, ChildProcessError, OSError, grpc.RpcError) as error:
         subject.stop()
-        return SubjectResult(peer, subject.description, {}, failure=str(error))
+        return SubjectResult(peer, subject.description, {}, failure=describe(error))
     except BaseException:
         subject.stop()
         raise
@@ -123,4 +128,5 @@ def _line(figures: Figures) -> str:
     return (
         f"{figures.requests_per_s:,.0f}/s, p50 {figures.p50_us / 1e3:.2f} ms, "
         f"p99 {figures.p99_us / 1e3:.2f} ms, CPU {figures.cpu_us:,.0f} us{batch}"
+        f"{f', DISTURBED: others took {figures.others_share:.0%} of the CPUs' if disturbed(figures) else ''}"
     )

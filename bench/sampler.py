@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from bench.endpoint import Endpoint
+from bench.endpoint import Endpoint, describe
 from bench.samples import decode, difference
 from bench.validity import SampleReport
 
@@ -61,7 +61,7 @@ def check(endpoint: Endpoint, sample: Sample, work: Work, echoes: bool) -> str:
     try:
         answer = endpoint.infer(sample.request)
     except grpc.RpcError as error:
-        return f"a sampled request failed: {error.code().name}: {error.details()}"
+        return f"a sampled request failed: {describe(error)}"
     if echoes:
         return "" if answer == sample.request else "a sampled echo differs from its request"
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from bench.cpu import cpu_seconds
+from bench.cpu import cpu_seconds, used_between
 from bench.endpoint import Endpoint
 from bench.models import place
 from bench.peers.crossgate import CrossgateProcess, write_document
@@ -42,11 +42,11 @@ def measure_idle(
         time.sleep(SETTLE_S)
         pids = process.pids()
         for _ in range(rounds):
-            start_s, cpu_s, root_cpu_s = time.monotonic(), cpu_seconds(pids), cpu_seconds([process.pid])
+            start_s, before = time.monotonic(), cpu_seconds(pids)
             time.sleep(seconds)
-            elapsed_s = time.monotonic() - start_s
-            values.append((cpu_seconds(pids) - cpu_s) / elapsed_s * 100)
-            gateway.append((cpu_seconds([process.pid]) - root_cpu_s) / elapsed_s * 100)
+            elapsed_s, after = time.monotonic() - start_s, cpu_seconds(pids)
+            values.append(sum(used_between(before, after)) / elapsed_s * 100)
+            gateway.append((after[process.pid] - before[process.pid]) / elapsed_s * 100)
     finally:
         process.stop()
     details = {

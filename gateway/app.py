@@ -30,7 +30,15 @@ from gateway.lifecycle.reconciler import Reconciler
 from gateway.telemetry import logs
 from gateway.telemetry.accounts import Accounts
 from gateway.telemetry.prometheus import Exposition
-from gateway.telemetry.series import CONFIG_REVISION, MODEL_LOAD_SECONDS, QUEUE_DEPTH, WORKER_RESTARTS, Sample
+from gateway.telemetry.series import (
+    BATCHES_IN_FLIGHT,
+    CONFIG_REVISION,
+    MODEL_LOAD_SECONDS,
+    QUEUE_DEPTH,
+    WORKER_MEMORY,
+    WORKER_RESTARTS,
+    Sample,
+)
 from gateway.telemetry.tracing import Tracing
 from gateway.workerpool.pool import Pool
 from gateway.workerpool.slot import parse_slot
@@ -194,6 +202,11 @@ class Gateway:
             ],
         )
         read(WORKER_RESTARTS, lambda: [Sample((n,), w.restarts) for n, w in self._pool.workers.items()])
+        read(
+            BATCHES_IN_FLIGHT,
+            lambda: [Sample((name,), len(slot.in_flight)) for name, slot in self._dataplane.slots.items()],
+        )
+        read(WORKER_MEMORY, lambda: [Sample((n,), w.resident_bytes) for n, w in self._pool.workers.items()])
         read(CONFIG_REVISION, lambda: [Sample(("desired",), self._reconciler.desired.revision)])
         read(
             MODEL_LOAD_SECONDS,

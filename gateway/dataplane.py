@@ -178,7 +178,7 @@ class Dataplane:
         """Let every slot send what should run now, the one that is free first before the others."""
         slots = self.slots.values()
         if len(slots) > 1:
-            slots = sorted(slots, key=lambda slot: slot.ready_ns(now_ns))  # type: ignore[assignment]  # any iterable
+            slots = sorted(slots, key=lambda slot: slot.rank(now_ns))  # type: ignore[assignment]  # any iterable
         wake_ns = NEVER
         for slot in slots:
             at_ns = slot.pump(now_ns)

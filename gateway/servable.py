@@ -253,11 +253,18 @@ class Servable:
             return shape, None
         length = shape[pad.axis]
         bucket = pad.bucket_for(length)
-        if bucket is None or bucket == length or length == 0:
-            return shape, None
         inner = math.prod(shape[pad.axis + 1 :])
-        value = pad.value if spec.datatype in ("FP16", "FP32", "FP64") else int(pad.value)
-        element = struct.pack(_FILL_FORMATS[spec.datatype], value)
+        if bucket is None or bucket == length or length * inner == 0:
+            return shape, None
+        try:
+            value = pad.value if spec.datatype in ("FP16", "FP32", "FP64") else int(pad.value)
+            element = struct.pack(_FILL_FORMATS[spec.datatype], value)
+        except (struct.error, ValueError, OverflowError) as error:
+            raise TensorInvalid(
+                self.model,
+                spec.name,
+                f"cannot be padded to {bucket}: {pad.value} is no {spec.datatype}",
+            ) from error
         filling = Filling(length * inner * len(element), element * ((bucket - length) * inner))
         return (*shape[: pad.axis], bucket, *shape[pad.axis + 1 :]), filling
 

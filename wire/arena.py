@@ -179,6 +179,7 @@ class ArenaWriter:
         self._segments.clear()
         self._regions.clear()
         self._shared = None
+        self._mapped_bytes = self.used_bytes = 0
 
 
 class ArenaReader:
@@ -187,6 +188,7 @@ class ArenaReader:
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
         self._maps: dict[int, mmap.mmap] = {}
+        self.mapped_bytes = 0
 
     def attach(self, segment: int, size_bytes: int, fd: int) -> None:
         """Map a segment; takes ownership of `fd`.
@@ -209,6 +211,7 @@ class ArenaReader:
             if self.mapped_bytes + size_bytes > self._budget_bytes:
                 raise ArenaInvalid(f"segment {segment} exceeds the budget of {self._budget_bytes} bytes")
             self._maps[segment] = mmap.mmap(fd, size_bytes, prot=mmap.PROT_READ)
+            self.mapped_bytes += size_bytes
         except OSError as error:
             raise ArenaInvalid(f"segment {segment}: {error}") from error
         finally:
@@ -232,19 +235,22 @@ class ArenaReader:
         return memoryview(mapped)[offset : offset + size_bytes]
 
     def retire(self, segment: int) -> None:
+        """Unmap a segment, once the last view of it is gone.
+
+        Raises:
+            ArenaInvalid: it was never announced.
+        """
         mapped = self._maps.pop(segment, None)
         if mapped is None:
             raise ArenaInvalid(f"segment {segment} was never announced")
+        self.mapped_bytes -= len(mapped)
         _close(mapped)
-
-    @property
-    def mapped_bytes(self) -> int:
-        return sum(len(mapped) for mapped in self._maps.values())
 
     def close(self) -> None:
         for mapped in self._maps.values():
             _close(mapped)
         self._maps.clear()
+        self.mapped_bytes = 0
 
 
 def _close(mapped: mmap.mmap) -> None:

@@ -16,6 +16,7 @@ import msgspec
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 MAX_BODY_BYTES = 16 << 20
+MAX_PENDING_DESCRIPTORS = 16  # of a frame that has not come whole; more would let a peer use ours up
 
 _HEADER = struct.Struct("<IHHQ")
 HEADER_BYTES = _HEADER.size
@@ -301,13 +302,13 @@ def decode(body: bytes, type_: type[T]) -> T:
         decoder = _decoders[type_] = msgspec.msgpack.Decoder(type_)
     try:
         return decoder.decode(body)  # type: ignore[return-value]  # the table maps a type to its own decoder
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"malformed {type_.__name__}: {error}") from error
 
 
 class FrameReader:
     """Cuts a byte stream into frames. Descriptors arrive with the first byte of the frame they belong to, or
-    before.
+    before. Whoever takes a descriptor from a frame's list owns it; what is left there must be closed.
     """
 
     def __init__(self) -> None:
@@ -320,10 +321,18 @@ class FrameReader:
         Raises:
             ProtocolError: a header announces more than the limits allow, or descriptors that did not come.
         """
-        buffer = self._buffer
-        buffer += data
         self._descriptors += descriptors
         frames: list[Frame] = []
+        try:
+            self._cut(data, frames)
+        except ProtocolError:
+            self._descriptors += [fd for frame in frames for fd in frame.descriptors]
+            raise
+        return frames
+
+    def _cut(self, data: bytes, frames: list[Frame]) -> None:
+        buffer = self._buffer
+        buffer += data
         at, have = 0, len(buffer)
         while have - at >= HEADER_BYTES:
             length, kind, count, id_ = _HEADER.unpack_from(buffer, at)
@@ -340,10 +349,11 @@ class FrameReader:
             at = end
         if at:
             del buffer[:at]
-        return frames
+        if len(self._descriptors) > MAX_PENDING_DESCRIPTORS:
+            raise ProtocolError(f"{len(self._descriptors)} descriptors came that no frame announces")
 
     def take_descriptors(self) -> list[int]:
-        """Return descriptors that belong to no complete frame, for closing."""
+        """Return descriptors that belong to no frame that was returned, for closing."""
         left, self._descriptors = self._descriptors, []
         return left
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,7 @@ from workers.runtimes.runtime import RunFailed
 from workers.tensors import NUMPY_TYPES, join_bytes, read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from workers.runtimes.runtime import Array
     from workers.sessions import LoadedSession, Sessions
@@ -79,20 +80,35 @@ class Executor:
         self._lanes = 0
         self._max_lanes = capacity
 
-    def submit(self, job: Job) -> None:
-        """Queue a batch. Nothing is refused here: a gateway may only send what it holds credits for."""
+    def submit(self, job: Job) -> bool:
+        """Queue a batch; false when its session is closed. Nothing else is refused here: a gateway may only
+        send what it holds credits for.
+        """
+        if not self._sessions.need(job.entry):
+            return False
         with self._change:
             self._waiting.append(job)
-            if self._idle == 0 and self._lanes < self._max_lanes:
+            # a lane that was notified counts as idle until it wakes: compare, do not ask for none
+            if self._idle < len(self._waiting) and self._lanes < self._max_lanes:
                 self._lanes += 1
                 threading.Thread(target=self._lane, name=f"lane-{self._lanes}", daemon=True).start()
             else:
                 self._change.notify()
+        return True
+
+    def cancel(self, link: Link, batches: Collection[int]) -> None:
+        """Do not start these batches of a gateway. What has started, or is unknown, is left alone."""
+        with self._change:
+            waiting = {job.batch for job in self._waiting if job.link is link}
+            link.cancelled.update(waiting.intersection(batches))
 
     def drop(self, link: Link) -> None:
         """Forget the batches of a gateway that is gone."""
         with self._change:
+            dropped = [job for job in self._waiting if job.link is link]
             self._waiting = deque(job for job in self._waiting if job.link is not link)
+        for job in dropped:
+            self._sessions.finished(job.entry)
 
     def _next(self) -> Job | None:
         """Return the first job that may start now; called with the lock held."""
@@ -112,20 +128,21 @@ class Executor:
                     self._idle -= 1
                 width = min(job.entry.spec.width, self._max_lanes)
                 self._free -= width
-                self._sessions.started(job.entry)
+                job.entry.running += 1
             done = self._run(job)
             with self._change:
                 self._free += width
-                self._sessions.finished(job.entry)
+                job.entry.running -= 1
                 if self._waiting and self._idle:
                     self._change.notify_all()
+            self._sessions.finished(job.entry)
             job.link.send(Kind.DONE, job.batch, done)
             del job, done
 
     def _run(self, job: Job) -> Done:
         """Run one batch and say what became of it."""
         run, link, started_ns = job.run, job.link, time.monotonic_ns()
-        credits = job.entry.spec.width
+        credits = link.returned(job.entry.spec.width)
         cancelled = job.batch in link.cancelled
         link.cancelled.discard(job.batch)
         if cancelled or (run.deadline_ns and started_ns > run.deadline_ns):
@@ -145,17 +162,10 @@ class Executor:
             run_ns = time.monotonic_ns() - ran_ns
         except LinkClosed:
             return Done(Outcome.CANCELLED, 0)
-        except RegionTooLarge as error:
+        except Exception as error:  # whatever it is, a lane and its credits must not be lost to it
             outputs.give_back()
-            return Done(Outcome.TOO_LARGE, credits, message=f"the outputs of this run: {error}")
-        except (RunFailed, ArenaInvalid, ValueError, KeyError) as error:
-            outputs.give_back()
-            return Done(Outcome.MODEL_FAILED, credits, message=str(error), started_ns=started_ns)
-        except MemoryError:
-            outputs.give_back()
-            return Done(
-                Outcome.MODEL_FAILED, credits, message="out of memory during the run", started_ns=started_ns
-            )
+            outcome, message = _failure(error)
+            return Done(outcome, credits, message=message, started_ns=started_ns)
         return Done(
             Outcome.OK,
             credits,
@@ -166,3 +176,17 @@ class Executor:
             run_ns=run_ns,
             ended_ns=time.monotonic_ns(),
         )
+
+
+def _failure(error: Exception) -> tuple[Outcome, str]:
+    """Return what to say about a run that raised."""
+    match error:
+        case RegionTooLarge():
+            return Outcome.TOO_LARGE, f"the outputs of this run: {error}"
+        case RunFailed() | ArenaInvalid() | ValueError():
+            return Outcome.MODEL_FAILED, str(error)
+        case MemoryError():
+            return Outcome.MODEL_FAILED, "out of memory during the run"
+        case _:
+            traceback.print_exception(error)
+            return Outcome.MODEL_FAILED, f"the runtime's adapter failed: {type(error).__name__}: {error}"

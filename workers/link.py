@@ -1,6 +1,6 @@
 """One gateway's connection: frames in, frames out, and the arenas of both directions.
 
-`send` never blocks: what the socket does not take at once waits in a bounded buffer that the process's loop
+`send` never blocks: what the socket does not take at once waits in a bounded queue that the process's loop
 flushes, so a gateway that does not read delays nobody but itself. Safe to use from the executor's threads.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 from wire.arena import ArenaFull, ArenaInvalid, ArenaReader, ArenaWriter, Region, RegionTooLarge
@@ -34,15 +35,18 @@ class Link:
         sock.setblocking(False)
         self.socket = sock
         self.greeted = False
-        self.granted = 0  # capacity that this gateway holds or has in use
         self.reader = ArenaReader(segment_bytes + 2 * budget_bytes)
         self.servables: dict[int, LoadedSession] = {}
-        self.cancelled: set[int] = set()
+        self.cancelled: set[int] = set()  # batches that wait here and are not to be started
         self.closed = False
         self._want_write = want_write
         self._frames = FrameReader()
         self._send_lock = threading.Lock()
-        self._unsent = bytearray()
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()  # (data, descriptors of ours)
+        self._unsent_bytes = 0
+        self._credit_lock = threading.Lock()
+        self._granted = 0  # capacity that this gateway holds or has in use
+        self._share = 0  # how much of it may stay there
         self._arena = ArenaWriter(segment_bytes, budget_bytes)
         self._room = threading.Condition()
 
@@ -69,42 +73,66 @@ class Link:
         with self._send_lock:
             if self.closed:
                 return
+            # duplicated, because a segment may be retired before its announcement has left
+            self._unsent.append((data, [os.dup(fd) for fd in descriptors]))
+            self._unsent_bytes += len(data)
             try:
-                if descriptors:
-                    # descriptors must not overtake or trail the frame that announces them
-                    self._flush_blocking()
-                    sent = socket.send_fds(self.socket, [data], list(descriptors))
-                else:
-                    sent = 0 if self._unsent else self.socket.send(data)
-            except BlockingIOError:
-                sent = 0
+                if len(self._unsent) == 1:
+                    self._flush()
+                if self._unsent_bytes > _MAX_UNSENT_BYTES:
+                    self.socket.shutdown(socket.SHUT_RDWR)
             except OSError:
                 return  # the loop sees the same and closes the link
-            if sent < len(data):
-                self._unsent += data[sent:]
-                if len(self._unsent) > _MAX_UNSENT_BYTES:
-                    self.socket.shutdown(socket.SHUT_RDWR)
-        if self._unsent:
+            waits = bool(self._unsent)
+        if waits:
             self._want_write(self)
 
-    def _flush_blocking(self) -> None:
-        self.socket.setblocking(True)
+    def _flush(self) -> None:
+        """Send as much as the socket takes. A frame's descriptors leave with its first byte."""
         try:
-            if self._unsent:
-                self.socket.sendall(self._unsent)
-                self._unsent.clear()
-        finally:
-            self.socket.setblocking(False)
+            while self._unsent:
+                data, descriptors = self._unsent[0]
+                if descriptors:
+                    sent = socket.send_fds(self.socket, [data], descriptors)
+                    for fd in descriptors:
+                        os.close(fd)
+                else:
+                    sent = self.socket.send(data)
+                self._unsent_bytes -= sent
+                if sent < len(data):
+                    self._unsent[0] = (data[sent:], [])
+                else:
+                    self._unsent.popleft()
+        except BlockingIOError:
+            pass
 
     def flush(self) -> bool:
-        """Send what waits; True when nothing is left."""
+        """Send what waits; True when nothing is left.
+
+        Raises:
+            OSError: the gateway is gone.
+        """
         with self._send_lock:
-            if self._unsent and not self.closed:
-                try:
-                    del self._unsent[: self.socket.send(self._unsent)]
-                except BlockingIOError:
-                    pass
+            if not self.closed:
+                self._flush()
             return not self._unsent
+
+    def grant(self, share: int) -> int:
+        """Set this gateway's share of the slot; return the credits to send it now. What it holds above its
+        share stays here when its batches finish.
+        """
+        with self._credit_lock:
+            self._share = share
+            more = max(share - self._granted, 0)
+            self._granted += more
+            return more
+
+    def returned(self, width: int) -> int:
+        """A batch of this width is over; return how many of its credits go back to the gateway."""
+        with self._credit_lock:
+            kept = min(max(self._granted - self._share, 0), width)
+            self._granted -= kept
+            return width - kept
 
     def allocate(self, size_bytes: int) -> tuple[Region, memoryview]:
         """Return a region of the outgoing arena, waiting while it is full.
@@ -134,12 +162,14 @@ class Link:
         self._arena.retired.clear()
 
     def freed(self, regions: Sequence[tuple[int, int]]) -> None:
-        """The gateway has read these regions.
+        """The gateway has read these regions. Does nothing on a closed link, which has none any more.
 
         Raises:
             ArenaInvalid: one of them was not allocated.
         """
         with self._room:
+            if self.closed:
+                return
             for segment, offset in regions:
                 self._arena.free(segment, offset)
             self._announce()
@@ -157,6 +187,10 @@ class Link:
             self._room.notify_all()
         with self._send_lock:
             self.socket.close()
+            for _, descriptors in self._unsent:
+                for fd in descriptors:
+                    os.close(fd)
+            self._unsent.clear()
         self.reader.close()
         for fd in self._frames.take_descriptors():
             os.close(fd)

@@ -113,12 +113,14 @@ def probe(session: Session, max_batch_size: int, declared: bool | None, pads: Se
     """Return whether the model may be batched, with the reason when not."""
     shapes, refusal = accepted_shapes(session, pads)
     follows = () if refusal or not pads else tuple(_followers(session, pads, shapes))
-    if declared is not None or max_batch_size <= 1:
-        reason = (
-            "" if declared else ("declared not batchable" if declared is False else "max_batch_size is 1")
+    if declared is False or max_batch_size <= 1:
+        return Probed(
+            False, "max_batch_size is 1" if declared is not False else "declared not batchable", follows
         )
-        return Probed(bool(declared) and max_batch_size > 1, reason, follows)
     reason = _fixed_first_dimension(session.signature)
+    if declared:  # against shapes that have no rows nothing can be declared
+        return Probed(not reason, reason, follows)
+    reason = reason or _different_names(session.signature)
     if not reason and refusal:
         reason = f"the probe's inputs were refused, declare `batchable` to batch: {refusal}"
     if not reason:
@@ -128,14 +130,18 @@ def probe(session: Session, max_batch_size: int, declared: bool | None, pads: Se
 
 def _fixed_first_dimension(signature: Signature) -> str:
     """Return why the shapes alone rule batching out, '' when they do not."""
-    symbols = set()
     for spec in (*signature.inputs, *signature.outputs):
         if not spec.shape:
             return f"{spec.name} is a scalar"
         if spec.shape[0] != -1:
             return f"the first dimension of {spec.name} is fixed to {spec.shape[0]}"
-        if spec.symbols and spec.symbols[0]:
-            symbols.add(spec.symbols[0])
+    return ""
+
+
+def _different_names(signature: Signature) -> str:
+    """Return how the first dimensions are named differently, '' when they are not."""
+    specs = (*signature.inputs, *signature.outputs)
+    symbols = {spec.symbols[0] for spec in specs if spec.symbols and spec.symbols[0]}
     if len(symbols) > 1:
         return f"the first dimensions have different names: {', '.join(sorted(symbols))}"
     return ""
@@ -187,13 +193,39 @@ def _numbers(array: Array, datatype: str) -> np.ndarray[tuple[int, ...], np.dtyp
 
 
 def _followers(session: Session, pads: Sequence[PadAxis], shapes: Shapes) -> Iterator[tuple[str, int, str]]:
-    """Yield the output axes whose size is a padded input axis's size, seen by changing that size."""
+    """Yield the output axes whose size is a padded input axis's size, seen by changing that size.
+
+    One axis is changed at a time; where the model wants several of the same size, all of them at once.
+    """
     sizes = {(pad.input, pad.axis): shapes.size for pad in pads}
-    larger = Shapes(shapes.size, {key: size * 2 for key, size in sizes.items()})
     small = run(session, generated(session.signature, 1, shapes, seed=0))
-    large = run(session, generated(session.signature, 1, larger, seed=0))
-    for name, array in small.items():
-        for axis in range(1, array.ndim):
-            grown = large[name].shape[axis]
-            if array.shape[axis] == shapes.size and grown == shapes.size * 2:
-                yield name, axis, pads[0].input
+    found: dict[tuple[str, int], str] = {}  # {(output, axis): input}
+    together = False
+    for pad in pads:
+        larger = {**sizes, (pad.input, pad.axis): shapes.size * 2}
+        grown = _grown(session, small, Shapes(shapes.size, larger))
+        together = together or grown is None
+        for key in grown or ():
+            found.setdefault(key, pad.input)
+    if together:
+        every = dict.fromkeys(sizes, shapes.size * 2)
+        for key in _grown(session, small, Shapes(shapes.size, every)) or ():
+            found.setdefault(key, pads[0].input)
+    for (name, axis), source in found.items():
+        yield name, axis, source
+
+
+def _grown(session: Session, small: Mapping[str, Array], shapes: Shapes) -> list[tuple[str, int]] | None:
+    """Return the output axes, but the first, that are twice as large with these shapes; None when they are
+    refused.
+    """
+    try:
+        large = run(session, generated(session.signature, 1, shapes, seed=0))
+    except (RunFailed, ValueError, MemoryError):
+        return None
+    return [
+        (name, axis)
+        for name, array in small.items()
+        for axis in range(1, array.ndim)
+        if array.shape[axis] == shapes.size and large[name].shape[axis] == shapes.size * 2
+    ]

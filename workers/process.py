@@ -51,7 +51,7 @@ from workers.runtimes.runtime import LoadFailed, RunFailed, runtimes_here
 from workers.sessions import LoadedSession, Sessions, resident_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from wire.frames import Body
     from workers.settings import WorkerSettings
@@ -68,6 +68,8 @@ class WorkerProcess:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._to_flush: set[Link] = set()
         self._stopping = False
+        # when the grace period of the gateway that left last ends, None while none has left
+        self._forget_at: float | None = None
 
     def run(self) -> int:
         """Serve until the last gateway has been gone for the grace period, or a signal comes. Returns the
@@ -81,16 +83,14 @@ class WorkerProcess:
         self._selector.register(listener, selectors.EVENT_READ, None)
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         threading.Thread(target=self._load_forever, name="loader", daemon=True).start()
+        self._forget_at = time.monotonic() + self._settings.first_connection_s
         self._serve(listener)
         return 0
 
     def _serve(self, listener: socket.socket) -> None:
-        alone_until = time.monotonic() + self._settings.first_connection_s
         while not self._stopping:
-            timeout = None if self._links else max(alone_until - time.monotonic(), 0)
+            timeout = None if self._forget_at is None else max(self._forget_at - time.monotonic(), 0)
             events = self._selector.select(timeout)
-            if not events and not self._links and time.monotonic() >= alone_until:
-                return
             for key, mask in events:
                 if key.fileobj is listener:
                     self._accept(listener)
@@ -98,8 +98,11 @@ class WorkerProcess:
                     self._on_wake()
                 else:
                     self._on_event(key.data, mask)
-            if self._links:
-                alone_until = time.monotonic() + self._settings.grace_s
+            if self._forget_at is not None and time.monotonic() >= self._forget_at:
+                if not self._links:
+                    return
+                self._forget_at = None
+                self._tasks.put(self._sessions.close_kept)
 
     def _on_signal(self, number: int, _: object) -> None:
         self._stopping = True
@@ -145,8 +148,7 @@ class WorkerProcess:
             if mask & selectors.EVENT_WRITE and link.flush():
                 self._selector.modify(link.socket, selectors.EVENT_READ, link)
             if mask & selectors.EVENT_READ:
-                for frame in link.receive():
-                    self._on_frame(link, frame)
+                self._on_frames(link, link.receive())
         except (EOFError, OSError):
             self._drop(link)
         except (ProtocolError, ArenaInvalid) as error:
@@ -154,21 +156,29 @@ class WorkerProcess:
             link.send(Kind.GOODBYE, 0, Goodbye(str(error)))
             self._drop(link)
 
+    def _on_frames(self, link: Link, frames: Sequence[Frame]) -> None:
+        try:
+            for frame in frames:
+                self._on_frame(link, frame)
+        finally:
+            for frame in frames:
+                for fd in frame.descriptors:  # that nobody took
+                    os.close(fd)
+
     def _drop(self, link: Link) -> None:
         self._links.discard(link)
         self._selector.unregister(link.socket)
         link.close()
         self._executor.drop(link)
-        entries = list(link.servables.values())
-        link.servables.clear()
-        self._tasks.put(lambda: self._release(entries))
+        self._tasks.put(lambda: self._release(link))
+        self._forget_at = time.monotonic() + self._settings.grace_s
         self._grant()
 
-    def _release(self, entries: list[LoadedSession]) -> None:
-        for entry in entries:
+    def _release(self, link: Link) -> None:
+        """Give up what a gateway that is gone had loaded; runs on the loader, behind its last load."""
+        for entry in link.servables.values():
             self._sessions.release(entry, keep=True)
-        if self._links:
-            self._sessions.close_unused()
+        link.servables.clear()
 
     def _grant(self) -> None:
         """Divide the slot's credits anew. A gateway that holds more than its share gives back as its batches
@@ -179,9 +189,9 @@ class WorkerProcess:
             return
         share = max(2 * self._settings.capacity // len(greeted), 1)
         for link in greeted:
-            if link.granted < share:
-                link.send(Kind.CREDITS, 0, Credits(share - link.granted))
-                link.granted = share
+            credits = link.grant(share)
+            if credits:
+                link.send(Kind.CREDITS, 0, Credits(credits))
 
     def _on_frame(self, link: Link, frame: Frame) -> None:
         kind, id_, body, descriptors = frame
@@ -193,11 +203,11 @@ class WorkerProcess:
             opened = decode(body, SegmentOpened)
             if len(descriptors) != 1:
                 raise ProtocolError("a SEGMENT frame carries one descriptor")
-            link.reader.attach(opened.segment, opened.size_bytes, descriptors[0])
+            link.reader.attach(opened.segment, opened.size_bytes, descriptors.pop())
         elif kind == Kind.RETIRE:
             link.reader.retire(decode(body, SegmentRetired).segment)
         elif kind == Kind.CANCEL:
-            link.cancelled.update(decode(body, Cancel).batches)
+            self._executor.cancel(link, decode(body, Cancel).batches)
         elif kind == Kind.HELLO:
             self._on_hello(link, decode(body, Hello))
         elif kind == Kind.GOODBYE:
@@ -213,11 +223,13 @@ class WorkerProcess:
     def _on_run(self, link: Link, batch: int, run: Run) -> None:
         entry = link.servables.get(run.servable)
         if entry is None:
-            link.send(
-                Kind.DONE, batch, Done(Outcome.UNKNOWN_SERVABLE, 1, message="this servable is not loaded")
-            )
-            return
-        self._executor.submit(Job(link, batch, run, entry, time.monotonic_ns()))
+            self._refuse(link, batch, 1)
+        elif not self._executor.submit(Job(link, batch, run, entry, time.monotonic_ns())):
+            self._refuse(link, batch, entry.spec.width)
+
+    def _refuse(self, link: Link, batch: int, width: int) -> None:
+        message = "this servable is not loaded"
+        link.send(Kind.DONE, batch, Done(Outcome.UNKNOWN_SERVABLE, link.returned(width), message=message))
 
     def _on_control(self, link: Link, kind: int, id_: int, body: bytes) -> None:
         """Hand a request that takes long to the loader."""
@@ -248,6 +260,10 @@ class WorkerProcess:
                 link.send(Kind.FAILED, id_, Failure(str(error)))
             except MemoryError:
                 link.send(Kind.FAILED, id_, Failure("out of memory", retryable=True))
+            except Exception as error:
+                message = f"the runtime's adapter failed: {type(error).__name__}: {error}"
+                link.send(Kind.FAILED, id_, Failure(message))
+                raise
 
         self._tasks.put(task)
 
@@ -256,9 +272,7 @@ class WorkerProcess:
             task = self._tasks.get()
             try:
                 task()
-            except (
-                Exception
-            ):  # a defect in a runtime's adapter must not end the loader, the gateway times out and says so
+            except Exception:  # a defect in a runtime's adapter must not end the loader
                 traceback.print_exc()
 
     def _load(self, link: Link, load: Load) -> Body:
@@ -303,6 +317,7 @@ class WorkerProcess:
     def _report(self, link: Link) -> Report:
         return Report(
             resident_bytes(),
-            sum(each.arena_bytes for each in self._links),
-            {servable: entry.loaded.memory_bytes for servable, entry in link.servables.items()},
+            # copied: asked for on the main thread and on the loader, while the other one changes them
+            sum(each.arena_bytes for each in self._links.copy()),
+            {servable: entry.loaded.memory_bytes for servable, entry in link.servables.copy().items()},
         )

@@ -1,15 +1,14 @@
 """The sessions of this worker: one for each distinct spec, shared by all gateways that loaded it.
 
-A session that no gateway uses any more stays for the worker's grace period, so that a gateway may restart
-without loading every model again; the process ends with its last gateway, and with it everything that is
-left.
+A session whose gateway went away stays for the worker's grace period, so that a gateway may restart without
+loading every model again; one that was unloaded closes as soon as no batch needs it any more.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from wire.frames import Loaded, ServableSpec, Signature, TensorSpec
@@ -18,14 +17,16 @@ from workers.runtimes.runtime import LoadFailed, Runtime, Session, open_runtime
 
 @dataclass(eq=False)
 class LoadedSession:
-    """A session, how many links use it, and how many runs are on it."""
+    """A session, how many links use it, and how many batches need it. `running` is the executor's."""
 
     spec: ServableSpec
     session: Session
     loaded: Loaded
     users: int = 0
+    batches: int = 0  # that wait for it or run on it
     running: int = 0
-    closed: bool = field(default=False)
+    kept: bool = False  # for a gateway that may come back
+    closed: bool = False
 
 
 class Sessions:
@@ -47,6 +48,7 @@ class Sessions:
             entry = self._sessions.get(key)
             if entry is not None:
                 entry.users += 1
+                entry.kept = False
                 return entry
         entry = self._load(spec)
         entry.users = 1
@@ -69,34 +71,37 @@ class Sessions:
         return LoadedSession(spec, session, loaded)
 
     def release(self, entry: LoadedSession, *, keep: bool = False) -> None:
-        """One user less. The last one closes the session when no run is on it, unless it is to be kept for a
-        while.
-        """
+        """One user less. The last one closes the session once no batch needs it, unless it is kept."""
         with self._lock:
             entry.users -= 1
-            self._close_when_unused(entry, keep)
+            entry.kept = keep
+            self._close_when_unused(entry)
+
+    def need(self, entry: LoadedSession) -> bool:
+        """Keep a session open for a batch until `finished`; false when it is closed already."""
+        with self._lock:
+            if not entry.closed:
+                entry.batches += 1
+            return not entry.closed
 
     def finished(self, entry: LoadedSession) -> None:
-        """A run is over."""
+        """A batch has run, or never will."""
         with self._lock:
-            entry.running -= 1
-            self._close_when_unused(entry, keep=False)
+            entry.batches -= 1
+            self._close_when_unused(entry)
 
-    def started(self, entry: LoadedSession) -> None:
-        with self._lock:
-            entry.running += 1
-
-    def _close_when_unused(self, entry: LoadedSession, keep: bool) -> None:
-        if entry.users == 0 and entry.running == 0 and not keep and not entry.closed:
+    def _close_when_unused(self, entry: LoadedSession) -> None:
+        if not (entry.users or entry.batches or entry.kept or entry.closed):
             entry.closed = True
             self._sessions.pop(repr(entry.spec).encode(), None)
             entry.session.close()
 
-    def close_unused(self) -> None:
+    def close_kept(self) -> None:
         """Close what was kept for a gateway that did not come back."""
         with self._lock:
             for entry in list(self._sessions.values()):
-                self._close_when_unused(entry, keep=False)
+                entry.kept = False
+                self._close_when_unused(entry)
 
 
 def disagreements(declared: Signature, actual: Signature) -> list[str]:

@@ -34,7 +34,7 @@ def serve(
     slot: Annotated[
         list[str] | None,
         typer.Option(
-            help="DEVICE[,cpus=LIST][,capacity=N], for example cpu:0-3 or openvino:CPU. Default: what is found."
+            help="DEVICE[,cpus=LIST][,capacity=N], such as cpu:0-3 or openvino:CPU. Default: what is found."
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from gateway.call import Buffer, Parameter, Tensor
 from gateway.errors import InvalidRequest
 from protos import inference_pb2 as pb
-from wire.datatypes import BYTES, DATATYPES, ELEMENT_SIZE_BYTES
+from wire.datatypes import BYTES, DATATYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Below this, protobuf's own copies cost less than scanning in Python.
 SCAN_FROM_BYTES = 16 << 10
+_RAW_TAG = 7 << 3 | 2
 _MAX_HEADERS = 1024
 
 _CONTENTS = {
@@ -40,6 +41,10 @@ _CONTENTS = {
     "FP32": ("fp32_contents", "<f4"),
     "FP64": ("fp64_contents", "<f8"),
 }
+
+
+# Parameters of requested outputs whose answer would not be the raw bytes that this server sends.
+_OTHER_FORMS = frozenset(("classification", "shared_memory_region"))
 
 
 class MalformedRequest(InvalidRequest):
@@ -62,12 +67,13 @@ def decode_request(message: bytes) -> Request:
         MalformedRequest: it is none, or mixes raw and typed contents, or a tensor has neither.
     """
     try:
-        if len(message) < SCAN_FROM_BYTES:
+        scanned = _scan(memoryview(message)) if len(message) >= SCAN_FROM_BYTES else None
+        if scanned is None:
             request = pb.ModelInferRequest.FromString(message)
             raw: Sequence[Buffer] = request.raw_input_contents
         else:
-            rest, raw = _scan(memoryview(message))
-            request = pb.ModelInferRequest.FromString(rest)
+            request = pb.ModelInferRequest.FromString(scanned.rest)
+            raw = scanned.raw
     except DecodeError as error:
         raise MalformedRequest("the message is not a ModelInferRequest") from error
     inputs = _with_raw(request, raw) if raw else tuple([_typed(tensor) for tensor in request.inputs])
@@ -77,7 +83,7 @@ def decode_request(message: bytes) -> Request:
         request.id,
         _parameters(request.parameters) if request.parameters else {},
         inputs,
-        tuple([output.name for output in request.outputs]) if request.outputs else (),
+        tuple([_requested(output) for output in request.outputs]) if request.outputs else (),
     )
 
 
@@ -115,9 +121,15 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
         raise MalformedRequest(f"input {name!r} is {datatype} and has {wrong[0]} instead of {expected}")
     if not filled and 0 not in shape:
         raise MalformedRequest(f"input {name!r} has no data: neither raw_input_contents nor contents")
-    if ELEMENT_SIZE_BYTES.get(datatype) and 0 in shape:
-        data = b""
     return Tensor(name, datatype, shape, data)
+
+
+def _requested(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> str:
+    """Return the name of a requested output, which must not ask for another form than its raw bytes."""
+    for key in output.parameters:
+        if key in _OTHER_FORMS:
+            raise MalformedRequest(f"output {output.name!r}: parameter {key!r} is not offered")
+    return output.name
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Parameter]:
@@ -129,48 +141,58 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Parame
     return found
 
 
-def _scan(message: memoryview) -> tuple[bytes, list[Buffer]]:
-    """Split a message into everything but field 7, and the field 7s as views."""
+class _Scanned(NamedTuple):
+    rest: bytes  # the message without field 7
+    raw: list[Buffer]  # field 7, as views of the message
+
+
+def _scan(message: memoryview) -> _Scanned | None:
+    """Split a message; None where it is not plain enough to be sure that protobuf would read it the same."""
     rest: list[memoryview] = []
     raw: list[Buffer] = []
     at, end, kept = 0, len(message), 0
-    while at < end:
-        tag, body = _varint(message, at)
-        kind = tag & 7
-        if kind == 2:
-            size, body = _varint(message, body)
-            following = body + size
-        elif kind == 0:
-            _, following = _varint(message, body)
-        elif kind in (1, 5):
-            following = body + (8 if kind == 1 else 4)
-        else:
-            raise DecodeError("unknown wire type")
-        if following > end:
-            raise DecodeError("truncated message")
-        if tag == 7 << 3 | 2:
-            rest.append(message[kept:at])
-            raw.append(message[body:following])
-            kept = following
-        at = following
+    try:
+        while at < end:
+            tag, body = _varint(message, at)
+            kind = tag & 7
+            if kind == 2:
+                size, body = _varint(message, body)
+                following = body + size
+            elif kind == 0:
+                _, following = _varint(message, body)
+            elif kind in (1, 5):
+                following = body + (8 if kind == 1 else 4)
+            else:
+                return None  # a group, or no wire type at all
+            if following > end:
+                return None
+            if tag == _RAW_TAG:
+                if message[at] != _RAW_TAG:
+                    return None  # a tag in more bytes than it needs
+                rest.append(message[kept:at])
+                raw.append(message[body:following])
+                kept = following
+            at = following
+    except IndexError:
+        return None  # cut in a varint
     rest.append(message[kept:])
-    return b"".join(rest), raw
+    return _Scanned(b"".join(rest), raw)
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    try:
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, at
-            shift += 7
-            if shift > 63:
-                raise DecodeError("a varint is too long")
-    except IndexError as error:
-        raise DecodeError("truncated message") from error
+    """Return a varint and where it ends.
+
+    Raises:
+        IndexError: the message ends in it, or it has more than ten bytes.
+    """
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError("a varint is too long")
 
 
 def varint(value: int) -> bytes:

@@ -11,14 +11,16 @@ import asyncio
 import itertools
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
 
 from gateway.call import Call
 from gateway.errors import Bug, Exhausted, GatewayError
+from gateway.frontend.burst import Burst
 from gateway.frontend.codec import ResponseEncoder, decode_request
-from gateway.frontend.status import pushback, status_code
+from gateway.frontend.status import pushback, status_code, status_message
 from protos import inference_pb2 as pb
 
 if TYPE_CHECKING:
@@ -34,8 +36,25 @@ SERVICE = "/inference.GRPCInferenceService/"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # How many answers one stream may have outstanding before its requests are no longer read.
 _MAX_STREAM_CALLS = 512
+# How long streams that stay open, such as Health/Watch, may take for their last message when all is answered.
+_LAST_WORDS_S = 0.25
 
-Answer = tuple[bytes, tuple[tuple[str, str], ...]] | GatewayError  # (message, trailing metadata)
+Trailing = tuple[tuple[str, str], ...]
+
+
+class Answer(NamedTuple):
+    """What a call is answered with: a message, or an error."""
+
+    message: bytes
+    trailing: Trailing
+    error: GatewayError | None = None
+
+
+class Pending(NamedTuple):
+    """A request on its way. `call` is None where the message was none."""
+
+    call: Call | None
+    future: asyncio.Future[Answer]
 
 
 class ResponseTooLarge(Exhausted):
@@ -66,14 +85,10 @@ class GrpcioFrontend:
         self._encoder = ResponseEncoder()
         self._ids = itertools.count(1)
         self._waiting: dict[CallId, asyncio.Future[Answer]] = {}
-        self._burst: list[Call] = []
-        self._cancelled: list[CallId] = []
-        self._flush_due = False
-        self._on_calls: OnCalls = lambda calls: None
-        self._on_cancels: OnCancels = lambda ids: None
+        self._burst = Burst(loop, clock, lambda calls: None, lambda ids: None)  # replaced by `start`
         self._idle = asyncio.Event()
         self._idle.set()
-        self._rpcs = 0
+        self._unanswered = 0
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -97,8 +112,7 @@ class GrpcioFrontend:
         return methods
 
     def start(self, on_calls: OnCalls, on_cancels: OnCancels) -> None:
-        self._on_calls = on_calls
-        self._on_cancels = on_cancels
+        self._burst = Burst(self._loop, self._clock, on_calls, on_cancels)
 
     async def listen(self) -> str:
         try:
@@ -116,7 +130,9 @@ class GrpcioFrontend:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()  # the server's own stop does not wait for every handler
         except TimeoutError:
-            log.warning("drain: %d requests were not answered within %g s", self._rpcs, grace_s)
+            log.warning("drain: %d requests were not answered within %g s", self._unanswered, grace_s)
+        else:
+            await self._server.stop(min(grace_s, _LAST_WORDS_S))
         await stopping
 
     async def close(self) -> None:
@@ -131,26 +147,27 @@ class GrpcioFrontend:
 
     def _answer(self, reply: Reply) -> Answer:
         if reply.error is not None:
-            return reply.error
+            return Answer(b"", _provenance(reply), reply.error)
         try:
             message = self._encoder.encode(reply)
         except Exception as error:
-            return _bug(error)
+            return Answer(b"", (), _bug(error))
         if len(message) > self._max_message_bytes:
-            return ResponseTooLarge(reply.model, len(message), self._max_message_bytes)
-        return message, (("crossgate-version", reply.version), ("crossgate-revision", str(reply.revision)))
+            too_large = ResponseTooLarge(reply.model, len(message), self._max_message_bytes)
+            return Answer(b"", _provenance(reply), too_large)
+        return Answer(message, _provenance(reply))
 
-    def _submit(self, message: bytes, context: Any, deadline_ns: int | None) -> asyncio.Future[Answer]:
-        """Make a call of a message and put it into the burst; return the future of its answer."""
+    def _submit(self, message: bytes, context: Any, deadline_ns: int | None) -> Pending:
+        """Make a call of a message and put it into the burst."""
         future: asyncio.Future[Answer] = self._loop.create_future()
         try:
             request = decode_request(message)
         except GatewayError as error:
-            future.set_result(error)
-            return future
+            future.set_result(Answer(b"", (), error))
+            return Pending(None, future)
         except Exception as error:
-            future.set_result(_bug(error))
-            return future
+            future.set_result(Answer(b"", (), _bug(error)))
+            return Pending(None, future)
         call = Call(
             id=next(self._ids),
             origin=self,
@@ -167,54 +184,36 @@ class GrpcioFrontend:
             size_bytes=len(message),
         )
         self._waiting[call.id] = future
-        self._burst.append(call)
-        self._flush_soon()
-        future.call = call.id  # type: ignore[attr-defined]  # for cancellation
-        return future
+        self._burst.add(call, len(self._waiting))
+        return Pending(call, future)
 
-    def _flush_soon(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_due = False
-        calls, self._burst = self._burst, []
-        cancelled, self._cancelled = self._cancelled, []
-        if calls:
-            self._on_calls(calls)
-        if cancelled:
-            self._on_cancels(cancelled)
-
-    def _cancel(self, future: asyncio.Future[Answer]) -> None:
-        call = getattr(future, "call", None)
-        if call is not None and self._waiting.pop(call, None) is not None:
-            self._cancelled.append(call)
-            self._flush_soon()
+    def _cancel(self, pending: Pending) -> None:
+        call = pending.call
+        if call is not None and self._waiting.pop(call.id, None) is not None:
+            self._burst.cancel(call.id)
 
     def _enter(self) -> None:
-        self._rpcs += 1
+        self._unanswered += 1
         self._idle.clear()
 
     def _leave(self) -> None:
-        self._rpcs -= 1
-        if self._rpcs == 0:
+        self._unanswered -= 1
+        if self._unanswered == 0:
             self._idle.set()
 
     async def _infer(self, message: bytes, context: Any) -> bytes:
         self._enter()
         try:
-            future = self._submit(message, context, self._deadline_ns(context))
+            pending = self._submit(message, context, self._deadline_ns(context))
             try:
-                answer = await future
+                answer = await pending.future
             except asyncio.CancelledError:
-                self._cancel(future)
+                self._cancel(pending)
                 raise
-            if isinstance(answer, GatewayError):
-                await _abort(context, answer)
-            response, trailing = answer  # type: ignore[misc]  # abort does not return
-            context.set_trailing_metadata(trailing)
-            return response
+            if answer.error is not None:
+                await _abort(context, answer.error, answer.trailing)
+            context.set_trailing_metadata(answer.trailing)
+            return answer.message
         finally:
             self._leave()
 
@@ -227,36 +226,42 @@ class GrpcioFrontend:
 
         With metadata `triton_grpc_error: true` an error becomes the stream's status and closes it.
         """
-        self._enter()
         strict = _metadata(context).get("triton_grpc_error", "").lower() == "true"
-        answers: asyncio.Queue[asyncio.Future[Answer] | None] = asyncio.Queue(_MAX_STREAM_CALLS)
-        reader = asyncio.create_task(self._read_stream(requests, context, answers))
-        future: asyncio.Future[Answer] | None = None
+        queue: asyncio.Queue[Pending | None] = asyncio.Queue(_MAX_STREAM_CALLS)
+        outstanding: deque[Pending] = deque()  # read and not answered, those in the queue too
+        reader = asyncio.create_task(self._read_stream(requests, context, queue, outstanding))
         try:
-            while (future := await answers.get()) is not None:
-                answer = await future
-                if isinstance(answer, GatewayError) and strict:
-                    await _abort(context, answer)
-                yield _stream_message(answer)
+            while (pending := await queue.get()) is not None:
+                answer = await pending.future
+                if answer.error is not None and strict:
+                    await _abort(context, answer.error, answer.trailing)
+                yield _stream_message(pending, answer)
+                outstanding.popleft()
+                self._leave()
             await reader
         finally:
             reader.cancel()
-            while future is not None:
-                self._cancel(future)
-                future = None if answers.empty() else answers.get_nowait()
-            self._leave()
+            for pending in outstanding:
+                self._cancel(pending)
+                self._leave()
+            while not queue.empty():
+                queue.get_nowait()  # the reader's last word needs room
 
     async def _read_stream(
         self,
         requests: AsyncIterator[bytes],
         context: Any,
-        answers: asyncio.Queue[asyncio.Future[Answer] | None],
+        queue: asyncio.Queue[Pending | None],
+        outstanding: deque[Pending],
     ) -> None:
         try:
             async for message in requests:
-                await answers.put(self._submit(message, context, self._deadline_ns(context)))
+                pending = self._submit(message, context, self._deadline_ns(context))
+                self._enter()
+                outstanding.append(pending)
+                await queue.put(pending)
         finally:
-            await answers.put(None)
+            await queue.put(None)
 
     def _unary(self, servicer: Callable[[bytes], bytes]) -> Callable[[bytes, Any], Any]:
         async def handle(message: bytes, context: Any) -> bytes:
@@ -267,7 +272,6 @@ class GrpcioFrontend:
             except Exception as error:
                 failure = _bug(error)
             await _abort(context, failure)
-            raise AssertionError("abort does not return")
 
         return handle
 
@@ -278,8 +282,12 @@ class GrpcioFrontend:
             try:
                 async for message in servicer(requests):
                     yield message
+                return
             except GatewayError as error:
-                await _abort(context, error)
+                failure = error
+            except Exception as error:
+                failure = _bug(error)
+            await _abort(context, failure)
 
         return handle
 
@@ -296,12 +304,23 @@ def _metadata(context: Any) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def _stream_message(answer: Answer) -> bytes:
-    if isinstance(answer, GatewayError):
-        return pb.ModelStreamInferResponse(error_message=str(answer)).SerializeToString()
-    message = answer[0]
+def _provenance(reply: Reply) -> Trailing:
+    """Which version and revision answered; nothing where the request reached none."""
+    if not reply.revision:
+        return ()
+    revision = ("crossgate-revision", str(reply.revision))
+    return (("crossgate-version", reply.version), revision) if reply.version else (revision,)
+
+
+def _stream_message(pending: Pending, answer: Answer) -> bytes:
+    """One request's only response. An error carries the id, so that the client knows which request failed."""
     response = pb.ModelStreamInferResponse()
-    response.infer_response.ParseFromString(message)
+    if answer.error is None:
+        response.infer_response.ParseFromString(answer.message)
+    else:
+        response.error_message = status_message(answer.error)
+        response.infer_response.id = pending.call.request_id if pending.call is not None else ""
+    response.infer_response.parameters["triton_final_response"].bool_param = True
     return response.SerializeToString()
 
 
@@ -311,5 +330,6 @@ def _bug(error: Exception) -> Bug:
     return bug
 
 
-async def _abort(context: Any, error: GatewayError) -> None:
-    await context.abort(_CODES[status_code(error)], str(error), pushback(error))
+async def _abort(context: Any, error: GatewayError, trailing: Trailing = ()) -> NoReturn:
+    await context.abort(_CODES[status_code(error)], status_message(error), (*trailing, *pushback(error)))
+    raise AssertionError("abort does not return")

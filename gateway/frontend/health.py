@@ -57,7 +57,10 @@ class HealthServicer:
         """Yield the status now and at every change, until the caller goes away. Unknown names may become
         known.
         """
-        name = _service(await anext(requests))
+        message = await anext(requests, None)
+        if message is None:
+            raise MalformedRequest("a watch takes one HealthCheckRequest")
+        name = _service(message)
         changed = asyncio.Event()
         self._catalog.watch(changed.set)
         try:

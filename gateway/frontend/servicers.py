@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from gateway.errors import NotFound
+from gateway.errors import NotFound, NotReady
 from gateway.frontend.codec import MalformedRequest
 from gateway.frontend.health import HealthServicer
 from gateway.frontend.reflection import reflection_streams
@@ -91,7 +91,10 @@ class InferenceServicer:
         known = {s.version: s.state == VersionState.READY.value for s in statuses}
         if request.version in known:
             return pb.ModelReadyResponse(ready=known[request.version])
-        self._catalog.servable(request.name, request.version)  # a label, or unknown
+        try:
+            self._catalog.servable(request.name, request.version)  # a label, or unknown
+        except NotReady:
+            return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
     def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
@@ -151,19 +154,16 @@ class InferenceServicer:
 
     def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         response = pb.ModelStatisticsResponse()
+        version = request.version
         if request.name:
             versions = [s.version for s in self._catalog.versions(request.name) if s.version]
-            if request.version and request.version not in versions:
-                self._catalog.servable(request.name, request.version)
+            if version and version not in versions:
+                version = self._catalog.servable(request.name, version).version  # a label, or unknown
         for account in self._accounts:
             if not account.model or not account.version:
                 continue
-            if (request.name and account.model != request.name) or request.version not in (
-                "",
-                account.version,
-            ):
-                continue
-            self._add_statistics(response, account.statistics())
+            if request.name in ("", account.model) and version in ("", account.version):
+                self._add_statistics(response, account.statistics())
         return response
 
     def _add_statistics(self, response: pb.ModelStatisticsResponse, statistics: VersionStatistics) -> None:

@@ -16,6 +16,9 @@ from gateway.errors import (
 )
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
+# Clients refuse a status of more than 8 KiB of trailing metadata, where a byte may take three; names in
+# messages come from the caller.
+MAX_MESSAGE_BYTES = 2048
 
 _CODES: dict[type[GatewayError], int] = {
     Cancelled: 1,
@@ -36,6 +39,17 @@ def status_code(error: GatewayError) -> int:
         if type_ in _CODES:
             return _CODES[type_]
     return 13
+
+
+def status_message(error: GatewayError) -> str:
+    """Return what the caller is told, cut to MAX_MESSAGE_BYTES of UTF-8."""
+    message = str(error)
+    if len(message) * 4 <= MAX_MESSAGE_BYTES:
+        return message
+    encoded = message.encode(errors="replace")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[: MAX_MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
 
 
 def pushback(error: GatewayError) -> tuple[tuple[str, str], ...]:

@@ -32,6 +32,7 @@ class Catalog:
         self._reconciler = reconciler
         self._draining = draining
         self._watchers: set[Callable[[], None]] = set()
+        self._started = False
 
     @property
     def draining(self) -> bool:
@@ -103,22 +104,28 @@ class Catalog:
     def ready(self) -> tuple[bool, list[str]]:
         """Return whether the server may be sent requests, and what is missing.
 
-        It is ready when desired state has been read and no model that has anything to load is still at its
-        first load. A model that failed does not keep the server from being ready, unless its document says
-        `required`.
+        It is ready once every model that is there at the start has been loaded or has failed; models that
+        come later do not make it unready. A model whose document says `required` counts always.
         """
         if self._draining():
             return False, ["draining"]
         if not self._reconciler.observed.is_set():
             return False, ["the models have not been read yet"]
-        reasons = []
-        for name in self.models():
-            document = self.document(name)
-            statuses = self.versions(name)
-            if any(status.state == VersionState.READY.value for status in statuses):
-                continue
-            if any(status.state == VersionState.LOADING.value for status in statuses):
-                reasons.append(f"{name} is loading")
-            elif document is not None and document.required:
-                reasons.append(f"{name} is required: {statuses[-1].reason}")
+        reasons = [reason for name in self.models() if (reason := self._missing(name))]
+        self._started = self._started or not reasons
         return not reasons, reasons
+
+    def _missing(self, model: str) -> str:
+        """Return why a model keeps the server from being ready, '' when it does not."""
+        document = self.document(model)
+        statuses = self.versions(model)
+        required = document is not None and document.required
+        if any(status.state == VersionState.READY.value for status in statuses) or (
+            self._started and not required
+        ):
+            return ""
+        if any(status.state == VersionState.LOADING.value for status in statuses):
+            return f"{model} is loading"
+        if model in self._reconciler.desired.settling:
+            return f"{model} is being written"
+        return f"{model} is required: {statuses[-1].reason}" if required else ""

@@ -35,4 +35,5 @@ class Desired:
 
     models: Mapping[str, DesiredModel] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)  # {model: what is wrong with it}
+    settling: frozenset[str] = frozenset()  # models with a version that is still being written
     revision: int = 0

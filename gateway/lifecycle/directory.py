@@ -47,7 +47,13 @@ class DirectorySource:
         self._models: dict[str, DesiredModel] = {}
         self._warned: dict[str, tuple[str, ...]] = {}  # {model: ignored fields already logged}
         self._revision = 0
-        self.unsettled = False
+        self._last = Desired()
+        self._settling: set[str] = set()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the last scan found a version that is still being written."""
+        return bool(self._settling)
 
     async def changes(self) -> AsyncIterator[Desired]:
         """Yield snapshots for ever: the first at once, then one for each change."""
@@ -82,22 +88,25 @@ class DirectorySource:
 
     def scan(self) -> Desired:
         """Read the directory once."""
-        self.unsettled = False
+        self._settling = set()
         models: dict[str, DesiredModel] = {}
         problems: dict[str, str] = {}
         changed = False
-        for folder in sorted(self._root.iterdir()):
+        try:
+            folders = sorted(self._root.iterdir())
+        except OSError as error:  # a mount that is away for a moment must not unload every model
+            log.error("the models directory cannot be read, what is served stays: %s", error)
+            return self._last
+        for folder in folders:
             if folder.name.startswith(".") or not folder.is_dir():
                 continue
             try:
                 model = self._read_model(folder)
-            except DocumentInvalid as error:
-                problems[folder.name] = str(error)
+            except (DocumentInvalid, OSError) as error:
+                said = str(error)
+                problems[folder.name] = f"cannot be read: {said}" if isinstance(error, OSError) else said
                 if folder.name in self._models:
                     models[folder.name] = self._models[folder.name]
-                continue
-            except OSError as error:
-                problems[folder.name] = f"cannot be read: {error}"
                 continue
             before = self._models.get(folder.name)
             if before is not None and (before.document, before.versions) == (model.document, model.versions):
@@ -114,7 +123,8 @@ class DirectorySource:
                 for name, model in models.items()
             }
         self._models = models
-        return Desired(models, problems, self._revision)
+        self._last = Desired(models, problems, frozenset(self._settling), self._revision)
+        return self._last
 
     def _read_model(self, folder: Path) -> DesiredModel:
         folders = [
@@ -161,7 +171,10 @@ class DirectorySource:
         """Return a version's file, None while it is missing or being written."""
         newest, digest, files = 0.0, hashlib.sha256(), []
         for path in sorted(folder.rglob("*")):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # an editor's or a copier's file, gone since it was listed
+                continue
             newest = max(newest, status.st_ctime)
             digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
             if path.parent == folder and path.is_file():
@@ -170,7 +183,7 @@ class DirectorySource:
         if not files and not loopback:
             return None
         if self._now() - max(newest, folder.stat().st_ctime) < SETTLE_S:
-            self.unsettled = True
+            self._settling.add(folder.parent.name)
             known = self._models.get(folder.parent.name)
             return known.versions.get(folder.name) if known else None
         name = _model_file(files, file_name)

@@ -82,6 +82,9 @@ def next_actions(now_ns: int, model: ModelView) -> list[Action]:
         any(view.key == key and view.ready for view in model.versions) for key in wanted_keys
     )
     for view in model.versions:
+        leaving = view.draining or (view.key not in wanted_keys and not view.ready)
+        if leaving and any(instance.state is InstanceState.LOADING for instance in view.instances):
+            continue  # its end is awaited, so that there is something to unload
         if view.draining:
             if not view.busy or view.drain_until_ns <= now_ns:
                 actions.append(Forget(view.key))

@@ -58,15 +58,14 @@ def build_route(served: ServedModel) -> ModelRoute:
         document = served.desired.document
         if served.routing is not document and document.named_versions() <= ready.keys():
             served.routing = document
-    if served.problem and not ready:
-        waiting = waiting or {"-": served.problem}
+    problem = served.problem if not current else ""
     routing = served.routing
     revision = served.desired.revision if served.desired is not None else 0
     if routing is None:
         missing = served.desired.document.named_versions() - ready.keys() if served.desired else frozenset()
         for version in missing - waiting.keys():
             waiting[version] = "it does not exist yet"
-        return ModelRoute(served.model, revision, ready, waiting)
+        return ModelRoute(served.model, revision, ready, waiting, problem=problem)
     labels = routing.labels
     return ModelRoute(
         served.model,
@@ -77,4 +76,5 @@ def build_route(served: ServedModel) -> ModelRoute:
         tuple((rule.when.metadata, labels.get(rule.to, rule.to)) for rule in routing.traffic.rules),
         resolve_split(routing.traffic, labels, list(ready)),
         routing.traffic.sticky.metadata if routing.traffic.sticky else None,
+        problem,
     )

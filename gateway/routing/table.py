@@ -54,6 +54,7 @@ class ModelRoute:
     rules: Sequence[tuple[Mapping[str, str], str]] = ()  # (metadata that must match, version)
     split: Mapping[str, float] = field(default_factory=dict)
     sticky: str | None = None
+    problem: str = ""  # why there is nothing to be ready
 
     def choose(self, version: str, metadata: Mapping[str, str], draw: float) -> Servable:
         """Return the servable for a request. `draw` is uniform in [0, 1).
@@ -69,10 +70,8 @@ class ModelRoute:
         if len(self.split) == 1:
             return self._named(next(iter(self.split)), "")
         if not self.split:
-            reason = (
-                "; ".join(f"version {v}: {why}" for v, why in self.waiting.items()) or "no version is loaded"
-            )
-            raise ModelNotReady(self.model, "", reason)
+            reason = "; ".join(f"version {v}: {why}" for v, why in self.waiting.items())
+            raise ModelNotReady(self.model, "", reason or self.problem or "no version is loaded")
         key = metadata.get(self.sticky) if self.sticky else None
         target = rendezvous(key, self.split) if key is not None else weighted(draw, self.split)
         return self._named(target, "")
@@ -83,6 +82,8 @@ class ModelRoute:
             return servable
         if version in self.waiting:
             raise ModelNotReady(self.model, version, self.waiting[version])
+        if self.problem:
+            raise ModelNotReady(self.model, asked, self.problem)
         raise UnknownVersion(
             self.model, asked, sorted({*self.ready, *self.waiting}, key=int), sorted(self.labels)
         )
@@ -138,7 +139,8 @@ def rendezvous(key: str, split: Mapping[str, float]) -> str:
 
     def score(version: str, weight: float) -> float:
         digest = hashlib.blake2b(f"{version}\0{key}".encode(), digest_size=8).digest()
-        uniform = (int.from_bytes(digest, "little") + 0.5) / 2**64
+        # 53 bits: more would round to 1.0, whose logarithm is 0
+        uniform = ((int.from_bytes(digest, "little") >> 12) + 0.5) / 2**52
         return -weight / math.log(uniform)
 
     return max(split, key=lambda version: score(version, split[version]))

@@ -71,7 +71,7 @@ class QueueView(NamedTuple):
 
 class SlotView(NamedTuple):
     """The slot. `ready_ns` is when a run that is sent now could start; `in_flight` counts the batches that
-    it holds.
+    it holds; `alone`: one of them is a suspect.
     """
 
     credits: int
@@ -79,6 +79,7 @@ class SlotView(NamedTuple):
     idle: bool
     ready_ns: int
     max_batch_bytes: int
+    alone: bool = False
 
 
 class Run(NamedTuple):
@@ -105,6 +106,8 @@ Decision = Run | WaitUntil | Idle
 
 def decide(now_ns: int, slot: SlotView, queues: Sequence[QueueView]) -> Decision:
     """Return what this slot does next."""
+    if slot.alone:
+        return IDLE  # whatever ran beside a suspect could be what ends the worker
     suspects = [i for i, queue in enumerate(queues) if queue.alone and queue.entries]
     if suspects:
         first = min(suspects, key=lambda i: queues[i].entries[0].enqueued_ns)

@@ -32,6 +32,7 @@ class QueueItem:
     """
 
     __slots__ = (
+        "__weakref__",  # the deadlines must not keep a settled request's tensors
         "batch",
         "call",
         "deadline_ns",

@@ -20,12 +20,16 @@ from gateway.scheduling.decision import (
     WaitUntil,
     decide,
 )
+from gateway.scheduling.item import ItemState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.scheduling.item import QueueItem
     from gateway.scheduling.queue import RequestQueue, ServableQueues
+
+
+_RECENT_HALF_LIFE_NS = 500_000_000
 
 
 class SendRefused(Exception):
@@ -119,6 +123,8 @@ class SlotScheduler:
         self._send: Callable[[Batch], None] | None = None
         self._blocked = False
         self._last_done_ns = 0
+        self._recent_rows = 0.0  # rows sent, halved every `_RECENT_HALF_LIFE_NS`
+        self._recent_at_ns = 0
 
     def open(self, capacity: int, send: Callable[[Batch], None]) -> None:
         """The worker is there. `send` raises SendRefused when the batch does not fit now."""
@@ -191,7 +197,12 @@ class SlotScheduler:
             return Idle(), queues, hostings
         ready_ns = self.ready_ns(now_ns)
         slot = SlotView(
-            self.credits, len(self.in_flight), ready_ns <= now_ns, ready_ns, self._max_batch_bytes
+            self.credits,
+            len(self.in_flight),
+            ready_ns <= now_ns,
+            ready_ns,
+            self._max_batch_bytes,
+            any(batch.close_reason == "suspect" for batch in self.in_flight.values()),
         )
         return decide(now_ns, slot, views), queues, hostings
 
@@ -229,6 +240,8 @@ class SlotScheduler:
         picks: Sequence[int] = run.picks
         while True:
             items = hosting.queues.take(queue, picks)
+            for item in items:
+                item.state = ItemState.DISPATCHED  # `send` may settle them: they are in no queue any more
             batch = Batch(self._next_batch_id(), hosting, items, run.reason, now_ns)
             try:
                 self._send(batch)
@@ -236,6 +249,7 @@ class SlotScheduler:
                 return
             except SendRefused:
                 for item in items:
+                    item.state = ItemState.WAITING
                     if queue.alone:
                         hosting.queues.suspect(item)
                     else:
@@ -253,6 +267,7 @@ class SlotScheduler:
         if not self.in_flight:
             batch.started_ns = now_ns
         self.in_flight[batch.id] = batch
+        self._recent_rows += batch.rows
 
     def finish(self, batch_id: int, credits: int, now_ns: int) -> Batch | None:
         """A batch came back, with these credits. None for one that is not known."""
@@ -291,6 +306,18 @@ class SlotScheduler:
                 counts[hosting.id] = count + 1
                 started.add(batch.id)
         return started
+
+    def rank(self, now_ns: int) -> tuple[int, float]:
+        """Return what orders slots that could take the same work: when it would be done there, to the
+        millisecond, then who has been busy less of late, so that devices of about the same speed share the
+        load.
+        """
+        # the fastest recent run, not the mean: a slot that was slow once must be tried again to be seen fast
+        costs = [hosting.cost.snapshot(now_ns).floor_ns for hosting in self._active.values()]
+        done_ns = self.ready_ns(now_ns) + min(costs, default=0)
+        self._recent_rows *= 0.5 ** ((now_ns - self._recent_at_ns) / _RECENT_HALF_LIFE_NS)
+        self._recent_at_ns = now_ns
+        return int((done_ns - now_ns) // 1_000_000), self._recent_rows
 
     def charge(self, hosting: Hosting, rows: int, run_ns: int, now_ns: int) -> None:
         """Account for a run: what it cost, and who used the slot."""

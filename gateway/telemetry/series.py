@@ -37,6 +37,12 @@ QUEUE_DEPTH: Final = Series("crossgate_queue_depth", "Requests waiting for a dev
 WORKER_RESTARTS: Final = Series(
     "crossgate_worker_restarts_total", "Restarts of a worker.", "counter", ("worker",)
 )
+BATCHES_IN_FLIGHT: Final = Series(
+    "crossgate_batches_in_flight", "Batches that a worker holds, running or staged.", "gauge", ("worker",)
+)
+WORKER_MEMORY: Final = Series(
+    "crossgate_worker_memory_bytes", "Resident memory of a worker process.", "gauge", ("worker",)
+)
 CONFIG_REVISION: Final = Series(
     "crossgate_config_revision", "Store revision by state, such as seen or applied.", "gauge", ("state",)
 )

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from gateway.errors import GatewayError
-from wire.arena import ArenaInvalid, ArenaReader, ArenaWriter
+from wire.arena import ArenaFull, ArenaInvalid, ArenaReader, ArenaWriter
 from wire.frames import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -105,13 +105,15 @@ class WorkerLink:
     async def greet(self, timeout_s: float) -> Hello:
         """Exchange hellos and return the worker's.
 
+        Ours goes last: it is what the worker answers with credits, which its owner must be ready for.
+
         Raises:
             WorkerLost, ProtocolError, TimeoutError: this is no worker to talk to.
         """
-        self._write(encode(Kind.HELLO, 0, Hello(PROTOCOL_MIN, PROTOCOL_MAX, self._name, os.getpid())))
         async with asyncio.timeout(timeout_s):
             hello = await self._hello
         common_version((PROTOCOL_MIN, PROTOCOL_MAX), (hello.protocol_min, hello.protocol_max))
+        self._write(encode(Kind.HELLO, 0, Hello(PROTOCOL_MIN, PROTOCOL_MAX, self._name, os.getpid())))
         return hello
 
     async def request(self, kind: Kind, body: Body, answer: type[T], timeout_s: float) -> T:
@@ -146,9 +148,11 @@ class WorkerLink:
         """Send a batch: one region of the arena holds all of its inputs.
 
         Raises:
-            ArenaFull: there is no room now; nothing was sent.
+            ArenaFull: there is no room now, or the link is lost; nothing was sent.
             RegionTooLarge: there never will be.
         """
+        if self._lost is not None:
+            raise ArenaFull
         total = sum((tensor.size_bytes + 63) & ~63 for tensor in inputs)
         region = self._arena.allocate(total)
         self._announce()
@@ -260,12 +264,18 @@ class WorkerLink:
         if not data:
             self.close("the worker closed the connection")
             return
+        frames: list[Frame] = []
         try:
-            for frame in self._frames.feed(data, descriptors):
+            frames = self._frames.feed(data, descriptors)
+            for frame in frames:
                 if self._lost is None:
                     self._on_frame(frame)
         except (ProtocolError, ArenaInvalid) as error:
             self.close(f"the worker broke the protocol: {error}")
+        finally:
+            for frame in frames:
+                for fd in frame.descriptors:  # that nobody took
+                    os.close(fd)
 
     def _on_frame(self, frame: Frame) -> None:
         kind, id_, body, descriptors = frame
@@ -276,7 +286,7 @@ class WorkerLink:
             opened = decode(body, SegmentOpened)
             if len(descriptors) != 1:
                 raise ProtocolError("a SEGMENT frame carries one descriptor")
-            self._reader.attach(opened.segment, opened.size_bytes, descriptors[0])
+            self._reader.attach(opened.segment, opened.size_bytes, descriptors.pop())
         elif kind == Kind.RETIRE:
             self._reader.retire(decode(body, SegmentRetired).segment)
         elif kind == Kind.CREDITS:

@@ -92,7 +92,8 @@ def _cpus(text: str, device: Device, listed: str | None, allowed: tuple[int, ...
         path = Path(f"/sys/devices/system/node/node{device.numa}/cpulist")
         if not path.is_file():
             raise SlotInvalid(f"slot {text!r}: there is no NUMA node {device.numa} here")
-        cpus = cpu_list(path.read_text().strip())
+        listing = path.read_text().strip()
+        cpus = cpu_list(listing) if listing else ()  # a node may have memory only
     if listed is not None:
         try:
             cpus = cpu_list(listed)

@@ -8,12 +8,14 @@ grace period.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.workerpool.backoff import Backoff
@@ -22,7 +24,6 @@ from wire.frames import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from gateway.clock import Clock
     from gateway.workerpool.slot import Slot
@@ -60,7 +61,8 @@ class Worker:
         self.down_reason = "starting"
         self._events = events
         self._clock = clock
-        self._path = folder / f"{slot.name.replace('/', '_')}.sock"
+        # a socket's path may have 107 characters, a slot's name with a list of CPUs has more
+        self._path = folder / f"{hashlib.sha256(slot.name.encode()).hexdigest()[:16]}.sock"
         self._gateway = gateway
         self._segment_bytes = segment_bytes
         self._budget_bytes = budget_bytes
@@ -75,7 +77,11 @@ class Worker:
         try:
             while True:
                 began_ns = self._clock.now_ns()
-                self.down_reason = await self._live_once()
+                try:
+                    self.down_reason = await self._live_once()
+                except OSError as error:  # no process, no memory, no descriptors: these may pass
+                    self.down_reason = f"worker {self.slot.name} cannot be started: {error}"
+                    await self._end()
                 self.restarts += 1
                 await asyncio.sleep(self._backoff.after_s((self._clock.now_ns() - began_ns) / 1e9))
         finally:
@@ -89,7 +95,11 @@ class Worker:
         lost: asyncio.Future[str] = loop.create_future()
         was_up = False
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        sock.connect(str(self._path))
+        try:
+            sock.connect(str(self._path))
+        except OSError:
+            sock.close()
+            raise
         link = WorkerLink(
             sock,
             loop,
@@ -155,6 +165,14 @@ class Worker:
         if status < 0:
             return f"worker {self.slot.name} was killed by {signal.Signals(-status).name}"
         return f"worker {self.slot.name} exited with status {status}"
+
+    @property
+    def resident_bytes(self) -> int:
+        """The process's resident memory, 0 while there is none."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0
 
     def kill(self, reason: str) -> None:
         """Kill a worker that hangs; it is lost with this reason, and started again."""

@@ -1,6 +1,15 @@
 import pytest
 
-from bench.cpu import Memory, ProcessStat, family, parse_memory, parse_stat
+from bench.cpu import (
+    Memory,
+    ProcessStat,
+    Usage,
+    family,
+    parse_busy_ticks,
+    parse_memory,
+    parse_stat,
+    used_between,
+)
 
 STAT = (
     "4242 (python3) S 17 4242 4242 0 -1 4194560 5173 90 0 0 331 42 5 7 20 0 3 0 103215 41746432 9832 "
@@ -35,6 +44,10 @@ def test_reaped_children_stay_in_the_sum():
     assert sum(stat.ticks for stat in after) == sum(stat.ticks for stat in before)
 
 
+def test_a_process_that_started_in_between_counts_from_zero():
+    assert used_between({1: 2.0, 2: 5.0}, {1: 2.5, 3: 0.25}) == [0.5, 0.25]
+
+
 @pytest.mark.parametrize(
     ("roots", "found"),
     [
@@ -58,3 +71,19 @@ def test_memory_is_read_in_bytes():
 
 def test_memory_adds_up():
     assert Memory(1, 20) + Memory(300, 4000) == Memory(301, 4020)
+
+
+def test_busy_ticks_leave_out_idling_and_guests_that_user_time_holds_already():
+    stat = "cpu  100 20 30 4000 500 6 7 8 90 9\ncpu0 1 1 1 1 1 1 1 1 1 1\nintr 5\n"
+    assert parse_busy_ticks(stat) == 100 + 20 + 30 + 6 + 7 + 8
+
+
+@pytest.mark.parametrize(
+    ("busy_s", "own_s", "share"),
+    [(4.0, 4.0, 0.0), (4.0, 3.0, 0.25), (4.0, 0.0, 1.0), (3.9, 4.0, 0.0)],
+    ids=["alone", "disturbed", "only others", "readings a tick apart"],
+)
+def test_what_is_not_ours_is_the_work_of_others(busy_s, own_s, share):
+    before = Usage(at_s=10.0, busy_s=100.0, own_s=50.0, cpus=2)
+    after = Usage(at_s=12.0, busy_s=100.0 + busy_s, own_s=50.0 + own_s, cpus=2)
+    assert before.others_share(after) == pytest.approx(share)

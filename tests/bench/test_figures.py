@@ -3,7 +3,7 @@ import pytest
 from bench.figures import Figures, median
 
 
-def figures(requests_per_s=100.0, mean_batch=None, void=()):
+def figures(requests_per_s=100.0, mean_batch=None, void=(), processes=()):
     return Figures(
         requests=10,
         wall_s=1.0,
@@ -15,6 +15,7 @@ def figures(requests_per_s=100.0, mean_batch=None, void=()):
         rss_bytes=2,
         mean_batch=mean_batch,
         void=void,
+        cpu_us_by_process=processes,
     )
 
 
@@ -42,3 +43,17 @@ def test_mean_batch_is_unknown_unless_every_round_knows_it():
     found = median([figures(mean_batch=8), figures()])
     assert found is not None
     assert found.mean_batch is None
+
+
+@pytest.mark.parametrize(
+    ("rounds", "middle"),
+    [
+        ([(10.0, 2.0), (30.0, 1.0), (20.0, 3.0)], (20.0, 2.0)),
+        ([(10.0, 2.0), (30.0,)], ()),
+        ([(), ()], ()),
+    ],
+)
+def test_cpu_by_process_is_kept_while_the_processes_are_the_same(rounds, middle):
+    found = median([figures(processes=processes) for processes in rounds])
+    assert found is not None
+    assert found.cpu_us_by_process == middle

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 from bench.figures import Figures
 from bench.machine import Machine, parse_cpu_model
@@ -90,6 +91,21 @@ def test_a_peer_that_did_not_run_says_why_in_one_line():
 
 def test_figures_are_medians_in_the_units_of_the_heading():
     assert "| **crossgate** | 2,100 | 1.50 | 2.50 | not reported | 40 | 3 | 5 |" in to_markdown(REPORT)
+
+
+def test_cpu_is_split_by_the_processes_that_use_any():
+    rounds = (replace(one(2000.0), cpu_us_by_process=(25.0, 0.0, 15.0)),)
+    subject = SubjectResult("mlserver", "", {}, rounds)
+    report = replace(REPORT, scenarios=(ScenarioResult(PLAIN, "", (subject,)),))
+    assert "| 40 (25 + 15) |" in to_markdown(report)
+
+
+def test_a_disturbed_round_is_named():
+    rounds = (one(2000.0), replace(one(900.0), others_share=0.31))
+    report = replace(
+        REPORT, scenarios=(ScenarioResult(PLAIN, "", (SubjectResult("mlserver", "", {}, rounds),)),)
+    )
+    assert "- mlserver was disturbed: other work took of the CPUs 31% in round 2" in to_markdown(report)
 
 
 def test_machine_load_and_mix_are_named():

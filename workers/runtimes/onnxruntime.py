@@ -3,7 +3,7 @@
 There is no silent fall-back: the provider that the session reports first must be the one asked for. Options:
     graph_optimization_level: disable, basic, extended or all (default).
     cpu_mem_arena: false returns memory to the system after each run (default true).
-    provider: tensorrt instead of cuda, on a CUDA device.
+    provider: cuda (default) or tensorrt, on a CUDA device.
     gpu_mem_limit_bytes: a limit for the CUDA provider's arena.
 """
 
@@ -44,6 +44,7 @@ _DATATYPES = {
 }
 _BF16_ELEMENT_TYPE = 16  # onnx.TensorProto.BFLOAT16
 _OPTIONS = frozenset(("graph_optimization_level", "cpu_mem_arena", "provider", "gpu_mem_limit_bytes"))
+_CUDA_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _LEVELS = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -80,17 +81,26 @@ class OnnxRuntime:
 
 
 def _provider(spec: ServableSpec) -> tuple[str, dict[str, str]]:
+    cuda_only = sorted(spec.options.keys() & {"provider", "gpu_mem_limit_bytes"})
     if spec.device.startswith("cpu"):
+        if cuda_only:
+            raise LoadFailed(f"{', '.join(cuda_only)} is for a CUDA device, not for {spec.device}")
         return "CPUExecutionProvider", {}
     if not spec.device.startswith("cuda:"):
         raise LoadFailed(f"onnxruntime runs on cpu and cuda:N, not on {spec.device}")
+    asked = str(spec.options.get("provider", "cuda"))
+    if asked not in _CUDA_PROVIDERS:
+        raise LoadFailed(f"provider {asked!r} is none of {', '.join(_CUDA_PROVIDERS)}")
+    provider, here = _CUDA_PROVIDERS[asked], ort.get_available_providers()
+    if provider not in here:
+        raise LoadFailed(f"this onnxruntime has no {provider}; it has {', '.join(here)}")
     # CUDA_VISIBLE_DEVICES leaves exactly one device visible, whatever its number on the machine
     options = {"device_id": "0"}
     if "gpu_mem_limit_bytes" in spec.options:
+        if asked != "cuda":
+            raise LoadFailed(f"gpu_mem_limit_bytes is for provider cuda, not for {asked}")
         options["gpu_mem_limit"] = str(spec.options["gpu_mem_limit_bytes"])
-    if spec.options.get("provider") == "tensorrt":
-        return "TensorrtExecutionProvider", {"device_id": "0"}
-    return "CUDAExecutionProvider", options
+    return provider, options
 
 
 def _session_options(spec: ServableSpec) -> Any:

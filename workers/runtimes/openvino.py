@@ -89,7 +89,9 @@ def _properties(spec: ServableSpec, device: str) -> dict[str, str | int | float 
 
 def _spec(port: Any) -> TensorSpec:
     element = port.get_element_type().get_type_name()
-    name = min(port.get_names(), key=len) if port.get_names() else port.get_node().get_friendly_name()
+    # the names are a set: the shortest, and of those the first, so that every process picks the same one
+    names = sorted(port.get_names(), key=lambda name: (len(name), name))
+    name = names[0] if names else port.get_node().get_friendly_name()
     if element not in _DATATYPES:
         raise LoadFailed(f"{name} is of type {element}, which no request can carry")
     shape = port.get_partial_shape()
@@ -111,6 +113,12 @@ class OpenVinoSession:
             outputs=tuple(_spec(p) for p in compiled.outputs),
             platform="openvino_model",
         )
+        texts = [spec.name for spec in self.signature.outputs if spec.datatype == BYTES]
+        if texts:
+            # infer() corrupts the heap when a text goes through to an output, seen with OpenVINO 2026.4
+            raise LoadFailed(
+                f"output {texts[0]} is of type string, which OpenVINO cannot be trusted to return"
+            )
         self._element_types = [p.get_element_type() for p in compiled.inputs]
         # one infer request per concurrent run; the probe and the warm-up take one too
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -121,7 +129,7 @@ class OpenVinoSession:
         request = self._requests.get()
         try:
             for i, spec in enumerate(self.signature.inputs):
-                request.set_input_tensor(i, _tensor(inputs[spec.name], spec.datatype, self._element_types[i]))
+                request.set_input_tensor(i, _tensor(inputs[spec.name], spec, self._element_types[i]))
             request.infer()
             for i, spec in enumerate(self.signature.outputs):
                 if not wanted or spec.name in wanted:
@@ -135,8 +143,12 @@ class OpenVinoSession:
         del self._requests, self._compiled
 
 
-def _tensor(array: Array, datatype: str, element_type: Any) -> Any:
+def _tensor(array: Array, spec: TensorSpec, element_type: Any) -> Any:
+    datatype = spec.datatype
     if datatype == BYTES:
+        if any(element.endswith(b"\0") for element in array.ravel().tolist()):
+            # numpy's fixed-width texts, the only way in, drop it
+            raise RunFailed(f"an element of {spec.name} ends in a NUL byte, which OpenVINO cannot be given")
         return ov.Tensor(array.astype(np.bytes_))
     if array.size == 0:
         return ov.Tensor(element_type, list(array.shape))
@@ -158,8 +170,6 @@ class _Address:
 
 
 def _array(tensor: Any, datatype: str) -> Array:
-    if datatype == BYTES:
-        return np.asarray(tensor.bytes_data).astype(object)
     if datatype == "BF16":
         return np.asarray(tensor.data).view(np.uint16)
     return np.asarray(tensor.data)
