@@ -107,7 +107,7 @@ class Servable:
         self.queues = ServableQueues(document.model, document.batching.max_queue_size)
         self.pads: Mapping[str, Pad] = document.batching.pad
         self.hostings: list[Hosting] = self.queues.hostings
-        self.running = 0  # calls dispatched and not settled
+        self.unsettled = 0  # calls that wait or run
         self._inputs = {spec.name: (i, spec) for i, spec in enumerate(signature.inputs)}
         self._outputs = frozenset(spec.name for spec in signature.outputs)
         self._plans: dict[object, Plan] = {}
@@ -130,7 +130,7 @@ class Servable:
 
     @property
     def busy(self) -> bool:
-        return bool(self.running or self.queues.size)
+        return self.unsettled > 0
 
     def plan(self, call: Call) -> Plan:
         """Return how this call takes part in batches.

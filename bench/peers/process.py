@@ -22,7 +22,8 @@ POLL_S = 0.005
 
 class StartFailed(Exception):
     def __init__(self, name: str, reason: str, log_tail: str) -> None:
-        last_line = log_tail.rpartition("\n")[2].strip()
+        telling = [line for line in log_tail.splitlines() if any(letter.isalpha() for letter in line)]
+        last_line = telling[-1].strip(" |") if telling else "it said nothing"
         super().__init__(f"{name}: {reason}: {last_line}\n{log_tail}")
         self.name = name
         self.reason = reason

@@ -83,7 +83,7 @@ def decode_request(message: bytes) -> Request:
         request.id,
         _parameters(request.parameters) if request.parameters else {},
         inputs,
-        tuple([_requested(output) for output in request.outputs]) if request.outputs else (),
+        tuple(dict.fromkeys([_requested(output) for output in request.outputs])) if request.outputs else (),
     )
 
 

@@ -169,6 +169,7 @@ class TestTritonclient:
 
     # -- perf_analyzer over gRPC: what it asks for before and after its load, and the fields it reads ---
 
+    @pytest.mark.slow
     def test_calls_of_perf_analyzer_are_answered(self, client):
         assert "statistics" in client.get_server_metadata().extensions
         metadata = client.get_model_metadata("rows", as_json=True)

@@ -1,0 +1,73 @@
+"""What follows from a worker's death: which requests run again, who is to blame, and when a servable is
+quarantined.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.scheduling.item import ItemState
+from gateway.scheduling.suspects import Fate, KillLedger, LostInRun, Poison, RetryBudget, fate
+from gateway.settlement import servable_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.scheduling.item import QueueItem
+    from gateway.scheduling.slot import Batch
+    from gateway.servable import Servable
+    from gateway.settlement import Settlement
+
+log = logging.getLogger(__name__)
+
+
+class Losses:
+    """`quarantine` takes a servable out of service."""
+
+    def __init__(self, quarantine: Callable[[Servable, str], None]) -> None:
+        self.budget = RetryBudget()
+        self._quarantine = quarantine
+        self._kills: dict[Servable, KillLedger] = {}
+
+    def lose(self, batch: Batch, reason: str, settlement: Settlement, now_ns: int) -> None:
+        """Decide about each member of a batch that may have ended its worker."""
+        servable = servable_of(batch.items[0])
+        ledger = self._kills.setdefault(servable, KillLedger())
+        again: list[QueueItem] = []
+        alone = batch.close_reason == "suspect"
+        for item in batch.items:
+            if item.state == ItemState.SETTLED:
+                continue
+            item.lost += 1
+            retry, budget = servable.policy.retry, alone or self.budget.take()
+            verdict = fate(alone=alone, lost=item.lost, retry=retry, budget=budget)
+            if verdict is Fate.RUN_AGAIN:
+                item.state = ItemState.WAITING
+                item.batch = None
+                again.append(item)
+            elif verdict is Fate.CULPRIT:
+                ledger.guilty(item)
+                log.warning("request %r is poison: %s", item.call.request_id, reason)
+                settlement.fail([item], Poison(servable.model, reason), now_ns)
+            else:
+                settlement.fail([item], LostInRun(servable.model, reason, verdict.value), now_ns)
+        for item in again:
+            servable.queues.suspect(item)
+        servable.account.record_reruns(len(again))
+        if not alone and ledger.record(now_ns, again):
+            self._quarantine(servable, f"its runs ended workers without one request to blame: {reason}")
+
+    def settled(self, items: Sequence[QueueItem], now_ns: int) -> None:
+        """These are over without having ended a worker; suspects among them are cleared."""
+        if not self._kills:
+            return
+        for item in items:
+            if item.lost:
+                servable = servable_of(item)
+                ledger = self._kills.get(servable)
+                if ledger is not None and ledger.settled(item, now_ns):
+                    self._quarantine(servable, "its runs ended workers without one request to blame")
+
+    def forget(self, servable: Servable) -> None:
+        self._kills.pop(servable, None)

@@ -1,0 +1,241 @@
+"""Ending calls: every one is answered once, released once, and accounted for once.
+
+A call that is not settled is held here, by its id. Whatever ends it (its outputs, an error, expiry,
+cancellation) goes through `Settlement`, which takes it out of its queue or batch, gives back what it held,
+counts it, and traces it when it was sampled.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from gateway.call import Reply
+from gateway.errors import Bug, Cancelled, Expired, GatewayError
+from gateway.scheduling.item import ItemState
+from gateway.telemetry.outcome import Outcome
+from gateway.telemetry.trace import BatchTrace, FailureTrace, MemberTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gateway.admission.admission import Admission
+    from gateway.call import Call, CallId, Tensor
+    from gateway.clock import Clock
+    from gateway.scheduling.item import QueueItem
+    from gateway.scheduling.slot import Batch
+    from gateway.servable import Servable
+    from gateway.telemetry.accounts import Accounts
+    from gateway.telemetry.tracing import Tracing
+    from wire.frames import Done
+
+log = logging.getLogger(__name__)
+
+
+class DeadlineExceeded(Expired):
+    def __init__(self, model: str, where: str, waited_ns: int) -> None:
+        super().__init__(
+            f"model {model}: the deadline passed {where}, {waited_ns / 1e6:.1f} ms after arrival"
+        )
+
+
+class CallerGone(Cancelled):
+    def __init__(self) -> None:
+        super().__init__("the caller went away")
+
+
+class Settlement:
+    """`on_settled` hears of items that are over without having ended a worker, `on_deserted` of a batch none
+    of whose members waits any more.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        admission: Admission,
+        accounts: Accounts,
+        tracing: Tracing,
+        on_settled: Callable[[Sequence[QueueItem], int], None],
+        on_deserted: Callable[[Batch], None],
+    ) -> None:
+        self.items: dict[CallId, QueueItem] = {}  # every call that is not settled
+        self._admission = admission
+        self._accounts = accounts
+        self._tracing = tracing
+        self._on_settled = on_settled
+        self._on_deserted = on_deserted
+        self._epoch_offset_ns = time.time_ns() - clock.now_ns()
+
+    def hold(self, item: QueueItem) -> None:
+        """Take charge of a call that was queued."""
+        self.items[item.call.id] = item
+        self._admission.held_bytes += item.call.size_bytes
+        servable_of(item).unsettled += 1
+
+    def refuse(self, call: Call, error: GatewayError, revision: int, now_ns: int) -> Reply:
+        """Account for a call that is not queued; return its answer."""
+        outcome = Outcome.of(error)
+        account = self._accounts.find(call.model, call.version)
+        account.record_failure(outcome, now_ns - call.arrived_ns, rejected=True)
+        context = self._tracing.sample(call.metadata, call.model) if self._tracing.enabled else None
+        if context is not None:
+            self._tracing.record_failure(
+                FailureTrace(
+                    context, call.model, outcome, call.arrived_ns, now_ns, request_id=call.request_id
+                )
+            )
+        return Reply(call, call.model, call.version, revision, error=error)
+
+    def answer(self, batch: Batch, answers: Sequence[Sequence[Tensor]], done: Done, now_ns: int) -> int:
+        """Settle the members that still wait with their outputs, and account for the run; return how many."""
+        servable = servable_of(batch.items[0])
+        model, version, revision = servable.model, servable.version, servable.revision
+        replies: list[Reply] = []
+        rows: list[int] = []
+        queued_ns: list[int] = []
+        total_ns: list[int] = []
+        settled: list[QueueItem] = []
+        for item, outputs in zip(batch.items, answers, strict=True):
+            if item.state == ItemState.SETTLED:
+                continue
+            replies.append(Reply(item.call, model, version, revision, outputs))
+            rows.append(item.rows)
+            queued_ns.append(done.started_ns - item.enqueued_ns)
+            total_ns.append(now_ns - item.call.arrived_ns)
+            settled.append(item)
+            self._release(item)
+        deliver(replies)
+        servable.account.record_batch(
+            rows,
+            queued_ns,
+            total_ns,
+            done.ran_ns - done.started_ns,
+            done.run_ns,
+            done.ended_ns - done.ran_ns - done.run_ns,
+            batch.close_reason,
+            batch.hosting.slot.device,
+            (now_ns + self._epoch_offset_ns) // 1_000_000,
+            batch.rows,
+        )
+        self._on_settled(settled, now_ns)
+        if self._tracing.enabled:
+            self._trace(batch, servable, settled, done, now_ns)
+        return len(settled)
+
+    def fail(self, items: Iterable[QueueItem], error: GatewayError, now_ns: int) -> None:
+        """Settle those of the items that still wait, with an error."""
+        replies = []
+        for item in items:
+            if item.state != ItemState.SETTLED:
+                self._abandon(item, now_ns)
+                self._record_failure(item, error, now_ns)
+                servable = servable_of(item)
+                replies.append(
+                    Reply(item.call, servable.model, servable.version, servable.revision, error=error)
+                )
+        deliver(replies)
+
+    def expire(self, items: Iterable[QueueItem], where: str, now_ns: int) -> None:
+        for item in items:
+            waited_ns = now_ns - item.call.arrived_ns
+            self.fail([item], DeadlineExceeded(item.call.model, where, waited_ns), now_ns)
+
+    def cancel(self, ids: Iterable[CallId], now_ns: int) -> None:
+        """Forget calls whose callers went away: nobody is answered. Unknown ids are settled already."""
+        for id_ in ids:
+            item = self.items.get(id_)
+            if item is not None:
+                self._abandon(item, now_ns)
+                self._record_failure(item, CallerGone(), now_ns)
+
+    def _release(self, item: QueueItem) -> None:
+        item.state = ItemState.SETTLED
+        servable_of(item).unsettled -= 1
+        self._admission.held_bytes -= item.call.size_bytes
+        del self.items[item.call.id]
+
+    def _abandon(self, item: QueueItem, now_ns: int) -> None:
+        """Take an item that gets no outputs out of its queue or batch."""
+        if item.state == ItemState.WAITING:
+            servable_of(item).queues.remove(item)
+        self._release(item)
+        batch = item.batch
+        if batch is not None and all(mate.state == ItemState.SETTLED for mate in batch.items):
+            self._on_deserted(batch)
+        self._on_settled((item,), now_ns)
+
+    def _record_failure(self, item: QueueItem, error: GatewayError, now_ns: int) -> None:
+        servable, outcome, call = servable_of(item), Outcome.of(error), item.call
+        servable.account.record_failure(outcome, now_ns - call.arrived_ns)
+        if item.trace is not None:
+            self._tracing.record_failure(
+                FailureTrace(
+                    item.trace,
+                    servable.model,
+                    outcome,
+                    call.arrived_ns,
+                    now_ns,
+                    item.enqueued_ns,
+                    servable.version,
+                    servable.revision,
+                    call.request_id,
+                )
+            )
+
+    def _trace(
+        self, batch: Batch, servable: Servable, settled: Sequence[QueueItem], done: Done, now_ns: int
+    ) -> None:
+        members = tuple(
+            MemberTrace(
+                item.trace, item.call.arrived_ns, item.enqueued_ns, now_ns, request_id=item.call.request_id
+            )
+            for item in settled
+            if item.trace is not None
+        )
+        if not members:
+            return
+        slot = batch.hosting.slot
+        self._tracing.record_batch(
+            BatchTrace(
+                servable.model,
+                servable.version,
+                servable.revision,
+                slot.device,
+                slot.name,
+                batch.rows,
+                batch.close_reason,
+                batch.dispatched_ns,
+                done.ran_ns,
+                done.ran_ns + done.run_ns,
+                now_ns,
+                members,
+            )
+        )
+
+
+def servable_of(item: QueueItem) -> Servable:
+    return item.servable  # type: ignore[return-value]  # scheduling does not know what a servable is
+
+
+def bug(error: Exception) -> Bug:
+    """Log a defect and return what the caller is told of it."""
+    told = Bug(uuid.uuid4().hex[:12])
+    log.error("bug in the data plane, error id %s", told.error_id, exc_info=error)
+    return told
+
+
+def deliver(replies: Sequence[Reply]) -> None:
+    """Hand replies to the origins of their calls, in one call for each."""
+    if not replies:
+        return
+    origin = replies[0].call.origin
+    if all(reply.call.origin is origin for reply in replies):
+        origin.settle(replies)
+        return
+    by_origin: dict[int, list[Reply]] = {}
+    for reply in replies:
+        by_origin.setdefault(id(reply.call.origin), []).append(reply)
+    for group in by_origin.values():
+        group[0].call.origin.settle(group)
