@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from gateway.call import Tensor
 from gateway.clock import Alarm
-from gateway.errors import Exhausted, GatewayError, ModelFailure, NotReady
+from gateway.errors import Exhausted, GatewayError, InvalidRequest, ModelFailure, NotReady
 from gateway.losses import Losses
 from gateway.routing.table import RouteTable
 from gateway.scheduling.deadlines import Deadlines
@@ -50,6 +50,13 @@ _IMPLIED_DEADLINE_NS = 30_000_000_000
 class TensorsTooLarge(Exhausted):
     def __init__(self, model: str, which: str, limit: str) -> None:
         super().__init__(f"model {model}: the {which} of this request: {limit}")
+
+
+class ParameterInvalid(InvalidRequest):
+    def __init__(self, model: str, parameter: str, value: object) -> None:
+        super().__init__(
+            f"model {model}: parameter {parameter!r} must be a whole number from 0, not {value!r}"
+        )
 
 
 class ServableGone(NotReady):
@@ -96,23 +103,32 @@ class Dataplane:
         now_ns = self._clock.now_ns()
         refused: list[Reply] = []
         for call in calls:
+            servable: Servable | None = None
             try:
-                self._enqueue(call, now_ns)
+                servable = self._route(call)
+                self._enqueue(call, servable, now_ns)
             except GatewayError as error:
-                refused.append(self._refuse(call, error, now_ns))
+                refused.append(self._refuse(call, servable, error, now_ns))
             except Exception as error:
-                refused.append(self._refuse(call, bug(error), now_ns))
+                refused.append(self._refuse(call, servable, bug(error), now_ns))
         deliver(refused)
         self._pump(now_ns)
 
-    def _enqueue(self, call: Call, now_ns: int) -> None:
-        """Queue a call with the servable that is to answer it.
+    def _route(self, call: Call) -> Servable:
+        """Return the servable that is to answer a call.
+
+        Raises:
+            UnknownModel, UnknownVersion, ModelNotReady
+        """
+        route = self.table.find(call.model)
+        return route.choose(call.version, call.metadata, self._random.random())
+
+    def _enqueue(self, call: Call, servable: Servable, now_ns: int) -> None:
+        """Queue a call.
 
         Raises:
             GatewayError: why it is not queued.
         """
-        route = self.table.find(call.model)
-        servable = route.choose(call.version, call.metadata, self._random.random())
         policy = servable.policy
         self._admission.check(call, now_ns, policy.max_request_bytes)
         plan = servable.plan(call)
@@ -141,9 +157,11 @@ class Dataplane:
         self._deadlines.add(item)
         self._wake(servable)
 
-    def _refuse(self, call: Call, error: GatewayError, now_ns: int) -> Reply:
+    def _refuse(self, call: Call, servable: Servable | None, error: GatewayError, now_ns: int) -> Reply:
+        if servable is not None:
+            return self._settlement.refuse(call, error, servable.version, servable.revision, now_ns)
         route = self.table.models.get(call.model)
-        return self._settlement.refuse(call, error, route.revision if route else 0, now_ns)
+        return self._settlement.refuse(call, error, "", route.revision if route else 0, now_ns)
 
     def on_cancels(self, ids: Iterable[CallId]) -> None:
         """These callers went away."""
@@ -381,8 +399,15 @@ def _run_timeout_ns(batch: Batch) -> int:
 
 
 def _whole(call: Call, parameter: str) -> int:
-    value = call.parameters.get(parameter)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """Return a parameter that is a whole number, 0 when it is not given.
+
+    Raises:
+        ParameterInvalid: it is something else.
+    """
+    value = call.parameters.get(parameter, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ParameterInvalid(call.model, parameter, value)
+    return value
 
 
 def _with_timeout(call: Call, deadline_ns: int) -> int:

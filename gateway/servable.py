@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wire.frames import Signature, TensorSpec
 
 _MAX_PLANS = 4096
+_MAX_ELEMENTS = 1 << 59  # of 8 bytes: what numpy can count, empty dimensions left out
 _LENGTH = struct.Struct("<I")
 _FILL_FORMATS = {
     "BOOL": "<?", "UINT8": "<B", "UINT16": "<H", "UINT32": "<I", "UINT64": "<Q", "INT8": "<b", "INT16": "<h",
@@ -222,7 +223,7 @@ class Servable:
                     spec.name,
                     f"must be {spec.datatype}, not {tensor.datatype or 'nothing'}{known}",
                 )
-            if not _fits(spec, tensor.shape):
+            if not _fits(spec, tensor.shape) or _unthinkable(tensor.shape):
                 raise TensorInvalid(
                     self.model, spec.name, f"must have shape {list(spec.shape)}, not {list(tensor.shape)}"
                 )
@@ -285,6 +286,11 @@ class Servable:
 def _unfilled(size_bytes: int, filling: Filling) -> int:
     block, fill = filling
     return size_bytes // (block + len(fill)) * block
+
+
+def _unthinkable(shape: tuple[int, ...]) -> bool:
+    """Whether no array can have this shape, even an empty one."""
+    return math.prod(size for size in shape if size) >= _MAX_ELEMENTS
 
 
 def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:

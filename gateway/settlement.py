@@ -74,8 +74,10 @@ class Settlement:
         self._admission.held_bytes += item.call.size_bytes
         servable_of(item).unsettled += 1
 
-    def refuse(self, call: Call, error: GatewayError, revision: int, now_ns: int) -> Reply:
-        """Account for a call that is not queued; return its answer."""
+    def refuse(self, call: Call, error: GatewayError, version: str, revision: int, now_ns: int) -> Reply:
+        """Account for a call that is not queued; return its answer. `version` is '' where it was not
+        routed.
+        """
         outcome = Outcome.of(error)
         account = self._accounts.find(call.model, call.version)
         account.record_failure(outcome, now_ns - call.arrived_ns, rejected=True)
@@ -86,7 +88,7 @@ class Settlement:
                     context, call.model, outcome, call.arrived_ns, now_ns, request_id=call.request_id
                 )
             )
-        return Reply(call, call.model, call.version, revision, error=error)
+        return Reply(call, call.model, version, revision, error=error)
 
     def answer(self, batch: Batch, answers: Sequence[Sequence[Tensor]], done: Done, now_ns: int) -> int:
         """Settle the members that still wait with their outputs, and account for the run; return how many."""

@@ -143,7 +143,7 @@ def _wrong_part(path: str, part: Struct) -> Iterator[Problem]:
         case Instance():
             yield from _wrong_device(join(path, "device"), part)
         case Batching():
-            if part.max_queue_size < part.max_batch_size:
+            if part.batchable is not False and part.max_queue_size < part.max_batch_size:
                 yield Problem(
                     join(path, "max_queue_size"),
                     f"expected at least {part.max_batch_size}, the max_batch_size, got {part.max_queue_size}",

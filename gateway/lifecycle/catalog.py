@@ -93,7 +93,8 @@ class Catalog:
             if not ready:
                 raise ModelNotReady(model, "", "; ".join(s.reason for s in self.versions(model)))
             return ready[max(ready, key=int)]
-        labels = served.routing.labels if served.routing is not None else {}
+        declared = served.desired.document.labels if served.desired is not None else {}
+        labels = {**declared, **(served.routing.labels if served.routing is not None else {})}
         version = labels.get(version, version)
         if version in ready:
             return ready[version]

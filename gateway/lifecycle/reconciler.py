@@ -71,7 +71,11 @@ class Reconciler:
         for model, problem in desired.problems.items():
             served = self.served.setdefault(model, ServedModel(model))
             if served.problem != problem:
-                log.error("model %s: its document is not valid, the last good one stays: %s", model, problem)
+                log.error(
+                    "model %s: its document is not valid, the last good one, if any, stays: %s",
+                    model,
+                    problem,
+                )
         for name, served in self.served.items():
             served.problem = desired.problems.get(name, "")
         self.observed.set()

@@ -59,14 +59,17 @@ def build_route(served: ServedModel) -> ModelRoute:
         if served.routing is not document and document.named_versions() <= ready.keys():
             served.routing = document
     problem = served.problem if not current else ""
+    # a label that waits for its version is known: whoever asks for it is told to try again
+    declared = served.desired.document.labels if served.desired is not None else {}
+    pending = {label: version for label, version in declared.items() if version not in ready}
     routing = served.routing
     revision = served.desired.revision if served.desired is not None else 0
     if routing is None:
         missing = served.desired.document.named_versions() - ready.keys() if served.desired else frozenset()
         for version in missing - waiting.keys():
             waiting[version] = "it does not exist yet"
-        return ModelRoute(served.model, revision, ready, waiting, problem=problem)
-    labels = routing.labels
+        return ModelRoute(served.model, revision, ready, waiting, pending, problem=problem)
+    labels = {**pending, **routing.labels}
     return ModelRoute(
         served.model,
         revision,

@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     FAILED = "failed"
     BUG = "bug"
+    NOT_OFFERED = "not_offered"
 
     @classmethod
     def of(cls, error: BaseException | None) -> Outcome:
@@ -53,7 +54,7 @@ class Outcome(StrEnum):
 _OUTCOMES: Mapping[type, Outcome] = MappingProxyType(
     {
         InvalidRequest: Outcome.INVALID,
-        NotOffered: Outcome.INVALID,
+        NotOffered: Outcome.NOT_OFFERED,
         NotFound: Outcome.NOT_FOUND,
         NotReady: Outcome.UNAVAILABLE,
         Exhausted: Outcome.EXHAUSTED,

@@ -54,6 +54,7 @@ _STATUS_CODES: Final[Mapping[Outcome, str]] = MappingProxyType(
         Outcome.CANCELLED: "CANCELLED",
         Outcome.FAILED: "INTERNAL",
         Outcome.BUG: "INTERNAL",
+        Outcome.NOT_OFFERED: "UNIMPLEMENTED",
     }
 )
 # The statuses that make a server's span an error, by the gRPC semantic conventions; the others are the

@@ -14,7 +14,6 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from gateway.errors import GatewayError
 from wire.arena import ArenaFull, ArenaInvalid, ArenaReader, ArenaWriter
 from wire.frames import (
     PROTOCOL_MAX,
@@ -53,11 +52,11 @@ _JOIN_BELOW_BYTES = 64 << 10
 T = TypeVar("T", bound=Body)
 
 
-class WorkerLost(GatewayError):
+class WorkerLost(Exception):
     """The worker went away before it answered."""
 
 
-class RequestRefused(GatewayError):
+class RequestRefused(Exception):
     """The worker answered a control request with a failure."""
 
     def __init__(self, message: str, *, retryable: bool) -> None:

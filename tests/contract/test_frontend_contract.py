@@ -88,9 +88,7 @@ class TestFrontendContract:
         [
             "",
             "1",
-            pytest.param(
-                "next", marks=pytest.mark.xfail(reason="a label is unknown until its version is ready")
-            ),
+            "next",
         ],
     )
     def test_model_that_cannot_load_is_known_and_not_ready(self, wire, version):
@@ -360,13 +358,11 @@ class TestFrontendContract:
         assert int(trailing(error)["crossgate-revision"]) > 0
         assert wire.infer(request("failing", numbers("x", [[1.0]]))).array("x_out") == [[1.0]]
 
-    @pytest.mark.xfail(reason="the data plane's refusals say the version as it was asked for")
     @pytest.mark.parametrize(("inputs", "version"), [([ONE], "stable"), ([X], "99")])
     def test_refusal_claims_no_version_that_did_not_serve(self, wire, inputs, version):
         error = wire.refused(request("affine", *inputs, version=version))
         assert trailing(error).get("crossgate-version", "1") == "1"
 
-    @pytest.mark.xfail(reason="numpy in the worker refuses it, which is answered as the model's failure")
     @pytest.mark.parametrize("shape", [(2**62, 0), (0, 2**63 - 1)])
     def test_shape_that_no_array_can_have_is_invalid(self, wire, shape):
         error = wire.refused(echo("FP32", Input("x", "FP32", shape, b"")))
@@ -410,7 +406,6 @@ class TestFrontendContract:
         assert error.code() == StatusCode.NOT_FOUND
         assert name[:100] in error.details()
 
-    @pytest.mark.xfail(reason="the data plane takes any value for a number: answered as a bug")
     @pytest.mark.parametrize("value", ["high", float("nan"), float("inf")])
     def test_priority_of_another_kind_is_refused(self, wire, value):
         error = wire.refused(request("affine", X, parameters={"priority": value}))

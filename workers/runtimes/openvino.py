@@ -40,6 +40,7 @@ _DATATYPES = {
     "f64": "FP64",
     "string": BYTES,
 }
+_INT32 = np.iinfo(np.int32)
 _PRECISIONS = ("f32", "bf16", "f16")
 
 
@@ -65,7 +66,11 @@ class OpenVino:
             Exception
         ) as error:  # the binding raises RuntimeError and its own types, all of them a failed load
             raise LoadFailed(str(error)) from error
-        return OpenVinoSession(compiled, spec.count)
+        # with one thread infer() swallows errors and leaves the last run's outputs, seen with OpenVINO 2026.4
+        hides_errors = device == "AUTO" or (
+            device == "CPU" and compiled.get_property("INFERENCE_NUM_THREADS") == 1
+        )
+        return OpenVinoSession(compiled, spec.count, infer_hides_errors=hides_errors)
 
 
 def _properties(spec: ServableSpec, device: str) -> dict[str, str | int | float | bool]:
@@ -106,8 +111,9 @@ def _spec(port: Any) -> TensorSpec:
 
 
 class OpenVinoSession:
-    def __init__(self, compiled: Any, count: int) -> None:
+    def __init__(self, compiled: Any, count: int, *, infer_hides_errors: bool) -> None:
         self._compiled = compiled
+        self._infer_hides_errors = infer_hides_errors
         self.signature = Signature(
             inputs=tuple(_spec(p) for p in compiled.inputs),
             outputs=tuple(_spec(p) for p in compiled.outputs),
@@ -130,7 +136,11 @@ class OpenVinoSession:
         try:
             for i, spec in enumerate(self.signature.inputs):
                 request.set_input_tensor(i, _tensor(inputs[spec.name], spec, self._element_types[i]))
-            request.infer()
+            if self._infer_hides_errors:
+                request.start_async()
+                request.wait()
+            else:
+                request.infer()
             for i, spec in enumerate(self.signature.outputs):
                 if not wanted or spec.name in wanted:
                     outputs.put(spec.name, spec.datatype, _array(request.get_output_tensor(i), spec.datatype))
@@ -152,6 +162,8 @@ def _tensor(array: Array, spec: TensorSpec, element_type: Any) -> Any:
         return ov.Tensor(array.astype(np.bytes_))
     if array.size == 0:
         return ov.Tensor(element_type, list(array.shape))
+    if datatype == "INT64" and (array.min() < _INT32.min or array.max() > _INT32.max):
+        raise RunFailed(f"{spec.name} holds a number of over 32 bits, and OpenVINO computes INT64 with 32")
     # A shared tensor refuses read-only arrays although inference only reads: make a view from the address.
     # The array, and with it the mapping, outlives the run.
     address = array.__array_interface__["data"][0]

@@ -75,14 +75,7 @@ def test_every_error_has_a_cause_but_those_that_no_caller_sees():
 
 @pytest.mark.parametrize(
     "type_",
-    [
-        pytest.param(
-            t, marks=pytest.mark.xfail(reason="outcome has no word for it: spans say INVALID_ARGUMENT")
-        )
-        if cause(t) == "NotOffered"
-        else t
-        for t in ERRORS
-    ],
+    ERRORS,
     ids=lambda t: t.__name__,
 )
 def test_spans_say_what_the_caller_is_told(type_):
@@ -102,7 +95,7 @@ def test_full_queues_ask_for_a_retry(name):
     assert int(pushback(blank(type_))[0][1]) > 0
 
 
-@pytest.mark.parametrize("name", ["MessageTooLarge", "OutputTooLarge", "ResponseTooLarge"])
+@pytest.mark.parametrize("name", ["MessageTooLarge", "TensorsTooLarge", "ResponseTooLarge"])
 def test_what_is_too_large_stays_too_large(name):
     (type_,) = [t for t in ERRORS if t.__name__ == name]
     assert pushback(blank(type_)) == ()

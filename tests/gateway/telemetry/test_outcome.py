@@ -19,7 +19,7 @@ class NewCause(errors.GatewayError):
     [
         (None, Outcome.OK),
         (errors.InvalidRequest(), Outcome.INVALID),
-        (errors.NotOffered(), Outcome.INVALID),
+        (errors.NotOffered(), Outcome.NOT_OFFERED),
         (errors.NotFound(), Outcome.NOT_FOUND),
         (errors.NotReady(), Outcome.UNAVAILABLE),
         (errors.Exhausted(), Outcome.EXHAUSTED),
