@@ -53,7 +53,8 @@ class Call:
     """One inference request.
 
     `deadline_ns` is absolute on the gateway's monotonic clock, None without one. `outputs` names the
-    requested outputs, empty for all. `metadata` keys are lower case. `size_bytes` is the size of the encoded
+    requested outputs, empty for all. `metadata` keys are lower case. `shape_key`, when given, stands
+    for the names, datatypes and shapes of inputs and outputs. `size_bytes` is the size of the encoded
     message.
     """
 
@@ -69,6 +70,7 @@ class Call:
         "parameters",
         "peer",
         "request_id",
+        "shape_key",
         "size_bytes",
         "version",
     )
@@ -89,6 +91,7 @@ class Call:
         metadata: Mapping[str, str] = {},
         peer: str = "",
         size_bytes: int = 0,
+        shape_key: object | None = None,
     ) -> None:
         self.id = id
         self.origin = origin
@@ -103,6 +106,7 @@ class Call:
         self.peer = peer
         self.arrived_ns = arrived_ns
         self.size_bytes = size_bytes
+        self.shape_key = shape_key
 
 
 class Reply(NamedTuple):

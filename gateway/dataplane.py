@@ -102,11 +102,15 @@ class Dataplane:
         """Take a burst of calls. Refusals are settled before this returns."""
         now_ns = self._clock.now_ns()
         refused: list[Reply] = []
+        woken: Servable | None = None
         for call in calls:
             servable: Servable | None = None
             try:
                 servable = self._route(call)
                 self._enqueue(call, servable, now_ns)
+                if servable is not woken:
+                    woken = servable
+                    self._wake(servable)
             except GatewayError as error:
                 refused.append(self._refuse(call, servable, error, now_ns))
             except Exception as error:
@@ -121,6 +125,8 @@ class Dataplane:
             UnknownModel, UnknownVersion, ModelNotReady
         """
         route = self.table.find(call.model)
+        if not call.version and route.only is not None:
+            return route.only
         return route.choose(call.version, call.metadata, self._random.random())
 
     def _enqueue(self, call: Call, servable: Servable, now_ns: int) -> None:
@@ -155,7 +161,6 @@ class Dataplane:
         servable.queues.push(plan.key, item)
         self._settlement.hold(item)
         self._deadlines.add(item)
-        self._wake(servable)
 
     def _refuse(self, call: Call, servable: Servable | None, error: GatewayError, now_ns: int) -> Reply:
         if servable is not None:

@@ -140,7 +140,7 @@ class Servable:
             InvalidRequest: naming the tensor, what was expected and what came.
         """
         inputs = call.inputs
-        key = (tuple([tensor[:3] for tensor in inputs]), call.outputs)
+        key = call.shape_key or (tuple([tensor[:3] for tensor in inputs]), call.outputs)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._make_plan(call)

@@ -6,7 +6,7 @@ import array
 import os
 import socket
 
-READ_BYTES = 256 << 10
+READ_BYTES = 32 << 10  # stays below the size from which each allocation is a system call of its own
 _MAX_DESCRIPTORS = 16
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 

@@ -12,6 +12,7 @@ import itertools
 import logging
 import uuid
 from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
@@ -19,7 +20,8 @@ import grpc
 from gateway.call import Call
 from gateway.errors import Bug, Exhausted, GatewayError
 from gateway.frontend.burst import Burst
-from gateway.frontend.codec import ResponseEncoder, decode_request
+from gateway.frontend.codec import ResponseEncoder
+from gateway.frontend.reading import RequestReader
 from gateway.frontend.status import pushback, status_code, status_message
 from protos import inference_pb2 as pb
 
@@ -82,6 +84,7 @@ class GrpcioFrontend:
         self._servicers = servicers
         self._address = address
         self._max_message_bytes = max_message_bytes
+        self._reader = RequestReader()
         self._encoder = ResponseEncoder()
         self._ids = itertools.count(1)
         self._waiting: dict[CallId, asyncio.Future[Answer]] = {}
@@ -161,7 +164,7 @@ class GrpcioFrontend:
         """Make a call of a message and put it into the burst."""
         future: asyncio.Future[Answer] = self._loop.create_future()
         try:
-            request = decode_request(message)
+            request, shape_key = self._reader.read(message)
         except GatewayError as error:
             future.set_result(Answer(b"", (), error))
             return Pending(None, future)
@@ -179,9 +182,9 @@ class GrpcioFrontend:
             parameters=request.parameters,
             arrived_ns=self._clock.now_ns(),
             deadline_ns=deadline_ns,
-            metadata=_metadata(context),
-            peer=context.peer(),
+            metadata=_Metadata(context),
             size_bytes=len(message),
+            shape_key=shape_key,
         )
         self._waiting[call.id] = future
         self._burst.add(call, len(self._waiting))
@@ -298,6 +301,30 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped librar
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._methods.get(details.method)
+
+
+class _Metadata(Mapping[str, str]):
+    """A request's metadata, read from grpcio when somebody asks: most requests are never asked for theirs."""
+
+    __slots__ = ("_context", "_read")
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._read: dict[str, str] | None = None
+
+    def _dict(self) -> dict[str, str]:
+        if self._read is None:
+            self._read = _metadata(self._context)
+        return self._read
+
+    def __getitem__(self, key: str) -> str:
+        return self._dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dict())
+
+    def __len__(self) -> int:
+        return len(self._dict())
 
 
 def _metadata(context: Any) -> dict[str, str]:

@@ -53,6 +53,7 @@ def spec_key(document: ModelDocument, source: DesiredVersion) -> str:
         source.fingerprint,
         document.instances,
         batching.batchable,
+        batching.max_batch_size > 1,  # the probe has nothing to find out about single rows
         batching.pad,
         document.inputs,
         document.outputs,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gateway.errors import NotFound, NotReady
@@ -55,6 +56,13 @@ class ModelRoute:
     split: Mapping[str, float] = field(default_factory=dict)
     sticky: str | None = None
     problem: str = ""  # why there is nothing to be ready
+
+    @cached_property
+    def only(self) -> Servable | None:
+        """The one servable that answers whatever names no version, None where there is a choice or none."""
+        if self.rules or len(self.split) != 1:
+            return None
+        return self.ready.get(next(iter(self.split)))
 
     def choose(self, version: str, metadata: Mapping[str, str], draw: float) -> Servable:
         """Return the servable for a request. `draw` is uniform in [0, 1).

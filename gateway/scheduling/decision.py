@@ -16,7 +16,7 @@ is staged when it is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,21 @@ LEAD_NS = 300_000
 SPLIT_GAIN = 0.8
 
 
+class Waiting(Protocol):
+    """What is looked at of one waiting request."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def deadline_ns(self) -> int: ...
+    @property
+    def enqueued_ns(self) -> int: ...
+
+
 class Entry(NamedTuple):
-    """One waiting request, in the queue's order."""
+    """A waiting request as plain data: for tables of snapshots."""
 
     rows: int
     size_bytes: int
@@ -56,7 +69,7 @@ class QueueView(NamedTuple):
     `width` is the credits that one run takes; `room` how many more runs of this servable the slot may hold.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[Waiting]
     waiting: int
     band: int
     used_ns: float

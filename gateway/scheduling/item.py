@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from gateway.scheduling.decision import NEVER, Entry
+from gateway.scheduling.decision import NEVER
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -38,7 +38,6 @@ class QueueItem:
         "deadline_ns",
         "due_ns",
         "enqueued_ns",
-        "entry",
         "lost",
         "plan",
         "priority",
@@ -81,4 +80,3 @@ class QueueItem:
         self.state = ItemState.WAITING
         self.queue: RequestQueue | None = None
         self.batch: Batch | None = None
-        self.entry = Entry(rows, size_bytes, deadline_ns, enqueued_ns)

@@ -210,7 +210,7 @@ class SlotScheduler:
         policy = hosting.policy
         max_rows = policy.max_rows
         return QueueView(
-            entries=[item.entry for item in queue.items[:max_rows]],
+            entries=queue.items[:max_rows],
             waiting=len(queue.items),
             band=queue.items[0].priority,
             used_ns=self.used_ns.get(hosting.model, 0.0),

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 # Below this the parts of a batch are joined and copied once more, which is cheaper than one copy call each.
 _JOIN_BELOW_BYTES = 64 << 10
 
+# At most this many regions that were read wait for the next batch; idle memory in the worker's arena, no
+# more.
+_MAX_FREED = 64
+
 T = TypeVar("T", bound=Body)
 
 
@@ -95,6 +99,9 @@ class WorkerLink:
         self._answers: dict[int, tuple[type[Body], asyncio.Future[Body]]] = {}
         self._inputs: dict[int, tuple[int, int]] = {}  # {batch id: (segment, offset) of its inputs}
         self._out: deque[tuple[bytes, list[int]]] = deque()  # (data, descriptors)
+        self._freed: list[tuple[int, int]] = []  # (segment, offset) of outputs that were read
+        self._freed_bytes = 0
+        self._free_at_bytes = segment_bytes // 8
         self._flush_due = False
         self._writing = False
         self._hello: asyncio.Future[Hello] = loop.create_future()
@@ -167,6 +174,7 @@ class WorkerLink:
             )
             at += (tensor.size_bytes + 63) & ~63
         self._inputs[batch] = (region.segment, region.offset)
+        self._write_freed()
         self._write(encode(Kind.RUN, batch, Run(servable, rows, tuple(tensors), outputs, deadline_ns)))
 
     def cancel(self, batch: int) -> None:
@@ -188,9 +196,22 @@ class WorkerLink:
         return self._reader.view(tensor.segment, tensor.offset, tensor.size_bytes)
 
     def free(self, outputs: Sequence[TensorAt]) -> None:
-        """The outputs of a batch have been read."""
-        if outputs and self._lost is None:
-            self._write(encode(Kind.FREE, 0, Freed(tuple((t.segment, t.offset) for t in outputs))))
+        """The outputs of a batch have been read. The worker hears of it with the next batch, or at once when
+        much has come together.
+        """
+        if not outputs or self._lost is not None:
+            return
+        for tensor in outputs:
+            self._freed.append((tensor.segment, tensor.offset))
+            self._freed_bytes += tensor.size_bytes
+        if self._freed_bytes >= self._free_at_bytes or len(self._freed) >= _MAX_FREED:
+            self._write_freed()
+
+    def _write_freed(self) -> None:
+        if self._freed:
+            self._write(encode(Kind.FREE, 0, Freed(tuple(self._freed))))
+            self._freed.clear()
+            self._freed_bytes = 0
 
     @property
     def arena_used_bytes(self) -> int:
