@@ -67,16 +67,12 @@ class WorkerProcess:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # the loader's
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._to_flush: set[Link] = set()
-        self._stopping = False
         # when the grace period of the gateway that left last ends, None while none has left
         self._forget_at: float | None = None
 
     def run(self) -> int:
-        """Serve until the last gateway has been gone for the grace period, or a signal comes. Returns the
-        exit status.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        """Serve until the last gateway has been gone for the grace period. Returns the exit status."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a signal ends it at once: nothing here outlives it
         listener = socket.socket(fileno=self._settings.listen_fd)
         listener.set_inheritable(False)
         listener.setblocking(False)
@@ -88,7 +84,7 @@ class WorkerProcess:
         return 0
 
     def _serve(self, listener: socket.socket) -> None:
-        while not self._stopping:
+        while True:
             timeout = None if self._forget_at is None else max(self._forget_at - time.monotonic(), 0)
             events = self._selector.select(timeout)
             for key, mask in events:
@@ -103,10 +99,6 @@ class WorkerProcess:
                     return
                 self._forget_at = None
                 self._tasks.put(self._sessions.close_kept)
-
-    def _on_signal(self, number: int, _: object) -> None:
-        self._stopping = True
-        os.eventfd_write(self._wake, 1)
 
     def _accept(self, listener: socket.socket) -> None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from gateway.lifecycle import policy
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_LIMIT_NS = 60_000_000_000
 QUARANTINE_NS = 30_000_000_000
+# A version that served before keeps its requests waiting for so many loads in a row that lose their worker.
+LOST_LOADS = 3
 
 
 class Reconciler:
@@ -61,6 +64,8 @@ class Reconciler:
         self._on_change = on_change
         self._links: dict[str, WorkerLink] = {}  # {slot name: link}, of workers that are up
         self._backoffs: dict[tuple[str, str], Backoff] = {}  # {(key, slot): backoff}
+        # {slot name: held by the load that its worker is at}: who is alone is who has ended the worker
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._dirty = asyncio.Event()
         self._wake_ns = NEVER
         self.observed = asyncio.Event()
@@ -131,14 +136,15 @@ class Reconciler:
         self._wake_ns = NEVER
         for name, model in self.desired.models.items():
             self._adopt(self.served.setdefault(name, ServedModel(name)), model)
-        for name, served in list(self.served.items()):
-            desired = self.desired.models.get(name)
-            if desired is None:
+        due: list[tuple[ServedModel, policy.Action]] = []
+        for name, served in self.served.items():
+            if name not in self.desired.models:
                 served.desired = None
-            view = _view(served, self._links)
-            for action in policy.next_actions(now_ns, view):
-                self._act(tasks, served, action, now_ns)
-            if desired is None and not served.records and not served.problem:
+            due += [(served, action) for action in policy.next_actions(now_ns, _view(served, self._links))]
+        for served, action in sorted(due, key=_unproven):
+            self._act(tasks, served, action, now_ns)
+        for name, served in list(self.served.items()):
+            if served.desired is None and not served.records and not served.problem:
                 del self.served[name]
         self._publish()
 
@@ -197,12 +203,16 @@ class Reconciler:
                 self._wake_ns = min(self._wake_ns, at_ns)
 
     async def _load(self, served: ServedModel, record: VersionRecord, slot: str) -> None:
+        async with self._turns[slot]:  # the worker loads one after the other anyway
+            await self._load_now(served, record, slot)
+        self._dirty.set()
+
+    async def _load_now(self, served: ServedModel, record: VersionRecord, slot: str) -> None:
         instance, link = record.instances[slot], self._links.get(slot)
         model = served.desired
         instance.attempts += 1
         if link is None or model is None:
             instance.state = InstanceState.ABSENT
-            self._dirty.set()
             return
         began_ns = self._clock.now_ns()
         try:
@@ -212,17 +222,25 @@ class Reconciler:
         except RequestRefused as error:
             self._failed(record, instance, str(error), retryable=error.retryable)
         except WorkerLost as error:
-            self._failed(record, instance, f"its worker was lost while loading: {error}", retryable=True)
+            if self._links.get(slot) is link:
+                del self._links[slot]  # the next load is not to be blamed for the link's end
+            reason = f"its worker was lost while loading: {error}"
+            self._failed(record, instance, reason, retryable=True, lost=True)
         except TimeoutError:
             self._failed(record, instance, "loading took too long", retryable=True)
             self._pool.workers[slot].kill(f"loading {record.model} version {record.version} hangs")
         else:
             record.load_ns = self._clock.now_ns() - began_ns
             self._loaded(served, record, instance, loaded)
-        self._dirty.set()
 
     def _failed(
-        self, record: VersionRecord, instance: InstanceRecord, reason: str, *, retryable: bool
+        self,
+        record: VersionRecord,
+        instance: InstanceRecord,
+        reason: str,
+        *,
+        retryable: bool,
+        lost: bool = False,
     ) -> None:
         instance.state = InstanceState.FAILED
         instance.reason = reason
@@ -238,7 +256,8 @@ class Reconciler:
             instance.placed.slot,
             reason,
         )
-        if all(each.state is InstanceState.FAILED for each in record.instances.values()):
+        patient = lost and backoff.failures < LOST_LOADS
+        if not patient and all(each.state is InstanceState.FAILED for each in record.instances.values()):
             self._withdraw(record, reason)
         self._complete(record)
 
@@ -249,6 +268,7 @@ class Reconciler:
         instance.reason = ""
         instance.servable_id = loaded.servable_id
         instance.retry_ns = NEVER
+        self._backoffs.pop((record.key, instance.placed.slot), None)
         record.loaded[instance.placed.slot] = loaded
         if record.servable is not None:
             self._host(record, instance)
@@ -317,6 +337,7 @@ class Reconciler:
         if all(other.version != record.version for other in served.records.values()):
             self._accounts.close(record.model, record.version)
         for slot, instance in record.instances.items():
+            self._backoffs.pop((record.key, slot), None)
             link = self._links.get(slot)
             if link is not None and instance.state is InstanceState.READY:
                 try:
@@ -332,6 +353,12 @@ class Reconciler:
             {name: build_route(served) for name, served in self.served.items()}
         )
         self._on_change()
+
+
+def _unproven(due: tuple[ServedModel, policy.Action]) -> bool:
+    """Order what is due: a load that never went well comes last, so that it holds up no other."""
+    served, action = due
+    return isinstance(action, policy.LoadInstance) and not served.records[action.key].loaded
 
 
 def _view(served: ServedModel, links: Mapping[str, object]) -> policy.ModelView:

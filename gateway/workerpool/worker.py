@@ -123,7 +123,8 @@ class Worker:
         finally:
             self._link = None
             link.close("the gateway closes the link")
-        reason = self._killed or await self._reason_of_end(process, reason)
+        ended = await self._reason_of_end(process, reason)  # also reaps it
+        reason = self._killed or ended
         if was_up:
             self._events.on_down(self, reason)
         return reason

@@ -208,8 +208,9 @@ async def test_a_model_that_crashes_on_every_request_is_quarantined(models, star
 async def test_a_model_that_is_not_retried_fails_with_its_worker_and_runs_once(
     models, start_gateway, eventually
 ):
-    models.write_loopback("once", options={"delay_us": 1_000_000}, retry="never")
-    models.write_loopback("again", options={"delay_us": 1_000_000})
+    batching = {"batchable": True}  # declared, or the probe would take ten runs of each
+    models.write_loopback("once", options={"delay_us": 700_000}, retry="never", batching=batching)
+    models.write_loopback("again", options={"delay_us": 700_000}, batching=batching)
     gateway = start_gateway(models)
     async with gateway.async_client() as client:
         once = asyncio.create_task(client.infer("once", ROW))
@@ -227,7 +228,6 @@ async def test_a_model_that_is_not_retried_fails_with_its_worker_and_runs_once(
 # -- callers that go away ---
 
 
-@pytest.mark.long
 async def test_ten_thousand_cancellations_leave_nothing_behind(models, start_gateway, eventually):
     models.write_loopback(
         "slow",
@@ -293,7 +293,9 @@ async def test_cancelled_members_do_not_fail_their_batch_and_free_the_arena(
 
 
 async def test_sigterm_finishes_what_is_in_flight_and_ends_with_status_0(models, start_gateway, eventually):
-    models.write_loopback("slow", options={"delay_us": 700_000}, batching={"max_batch_size": 4})
+    models.write_loopback(
+        "slow", options={"delay_us": 700_000}, batching={"max_batch_size": 4, "batchable": True}
+    )
     gateway = start_gateway(models)
     workers = gateway.workers().values()
     async with grpc.aio.insecure_channel(gateway.grpc) as channel, gateway.async_client() as client:

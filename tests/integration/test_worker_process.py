@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import textwrap
 import time
@@ -66,7 +67,7 @@ class Connection:
     def events(self):
         return LinkEvents(self.on_done, self.on_credits, self.on_lost)
 
-    async def connect(self, path, segment_bytes=64 * KIB, budget_bytes=MIB):
+    async def connect(self, path, segment_bytes=16 * MIB, budget_bytes=256 * MIB):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         sock.connect(str(path))
         self.link = WorkerLink(
@@ -403,15 +404,14 @@ async def child_gateway():
     ended = []
 
     async def start(grace_s):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-c", textwrap.dedent(CHILD), str(grace_s), stdout=asyncio.subprocess.PIPE
-        )
-        async with asyncio.timeout(LIMIT_S):
-            pid, load_ns, path = (await process.stdout.readline()).decode().split()
+        command = [sys.executable, "-P", "-c", textwrap.dedent(CHILD), str(grace_s)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                async with asyncio.timeout(LIMIT_S):
+                    pid, load_ns, path = (await asyncio.to_thread(process.stdout.readline)).split()
+            finally:
+                process.kill()
         ended.append((int(pid), Path(path)))
-        process.kill()
-        await process.wait()
-        process._transport.close()
         return int(pid), int(load_ns), Path(path)
 
     yield start
