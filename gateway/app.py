@@ -45,9 +45,12 @@ from gateway.workerpool.slot import parse_slot
 from gateway.workerpool.worker import WorkerEvents
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.frontend.seam import Frontend
     from gateway.settings import GatewaySettings
     from gateway.workerpool.link import WorkerLink
+    from gateway.workerpool.slot import Slot
     from gateway.workerpool.worker import Worker
     from wire.frames import Hello
 
@@ -61,7 +64,7 @@ class Gateway:
     come.
     """
 
-    def __init__(self, settings: GatewaySettings, on_ready: OnReady) -> None:
+    def __init__(self, settings: GatewaySettings, slots: Sequence[Slot], on_ready: OnReady) -> None:
         self._settings = settings
         self._on_ready = on_ready
         self._started = time.monotonic()
@@ -71,7 +74,6 @@ class Gateway:
         loop = asyncio.get_running_loop()
         clock = MonotonicClock()
         runtimes = installed_runtimes()
-        slots = [parse_slot(text) for text in settings.slots or default_slots(runtimes)]
         self._source = DirectorySource(settings.models)
         self._accounts = Accounts()
         self._tracing = Tracing.from_environment(
@@ -228,11 +230,15 @@ def serve(settings: GatewaySettings, on_ready: OnReady) -> None:
     """
     import uvloop
 
+    machine = os.sched_getaffinity(0)
+    slots = [parse_slot(text, machine) for text in settings.slots or default_slots(installed_runtimes())]
+    if settings.cpus:
+        os.sched_setaffinity(0, settings.cpus)  # workers set their own, from all that the machine gave
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logs.configure(settings.log_level)
     sys.setswitchinterval(0.0005)  # the exporter's thread must not hold up the loop for 5 ms
 
     async def main() -> None:
-        await Gateway(settings, on_ready).run()
+        await Gateway(settings, slots, on_ready).run()
 
     uvloop.run(main())

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """`slots` empty: one CPU slot, and one for each other device that is found. Port 0 takes a free one."""
+    """`slots` empty: one CPU slot, and one for each other device that is found. `cpus` are the processors
+    of the gateway process itself, empty for all. Port 0 takes a free one."""
 
     models: Path
     slots: tuple[str, ...] = ()
+    cpus: tuple[int, ...] = ()
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     http_port: int = 8000

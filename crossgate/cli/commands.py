@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,9 @@ def serve(
             help="DEVICE[,cpus=LIST][,capacity=N], such as cpu:0-3 or openvino:CPU. Default: what is found."
         ),
     ] = None,
+    cpus: Annotated[
+        str, typer.Option(help="Processors for the gateway itself, such as 0 or 0-3; default all.")
+    ] = "",
     host: Annotated[str, typer.Option(help="The interface to listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8001,
     http_port: Annotated[
@@ -73,9 +77,14 @@ def serve(
 
     if log_level not in ("debug", "info", "warning", "error"):
         output.fail(f"--log-level {log_level!r} is none of debug, info, warning, error")
+    slots = tuple(slot or ())
+    if repeated := sorted({each for each in slots if slots.count(each) > 1}):
+        output.fail(f"--slot {repeated[0]} is given twice; a slot has one worker, and `capacity` says what it runs")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would stand between those of the log
     settings = GatewaySettings(
         models=models,
-        slots=tuple(slot or ()),
+        slots=slots,
+        cpus=_cpus(cpus),
         host=host,
         grpc_port=grpc_port,
         http_port=http_port,
@@ -91,6 +100,24 @@ def serve(
         run(settings, lambda line: print(line, flush=True))
     except (DirectoryUnreadable, SlotInvalid, OSError) as error:
         output.fail(str(error))
+
+
+def _cpus(text: str) -> tuple[int, ...]:
+    """Read the option `--cpus`."""
+    import os
+
+    from gateway.workerpool.slot import cpu_list
+
+    if not text:
+        return ()
+    try:
+        cpus = cpu_list(text)
+    except ValueError:
+        output.fail(f"--cpus {text!r} is no list such as 0-3,6")
+    missing = set(cpus) - os.sched_getaffinity(0)
+    if missing:
+        output.fail(f"--cpus {text!r}: CPU {min(missing)} is not there")
+    return cpus
 
 
 @app.command()

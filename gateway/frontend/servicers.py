@@ -180,6 +180,12 @@ class InferenceServicer:
             row = target.batch_stats.add(batch_size=batch.batch_size)
             for name in ("compute_input", "compute_infer", "compute_output"):
                 _copy(getattr(batch, name), getattr(row, name))
+        for device, size_bytes in self._catalog.memory_bytes(statistics.model, statistics.version).items():
+            number = device.rpartition(":")[2]
+            kind = "GPU" if device.startswith(("cuda", "openvino:GPU")) else "CPU"
+            target.memory_usage.add(
+                type=kind, id=int(number) if kind == "GPU" and number.isdecimal() else 0, byte_size=size_bytes
+            )
 
     def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         if request.repository_name:

@@ -102,6 +102,17 @@ class Catalog:
             raise ModelNotReady(model, version, current[version].why_not_ready)
         raise UnknownVersion(model, version, sorted(current, key=int), sorted(labels))
 
+    def memory_bytes(self, model: str, version: str) -> dict[str, int]:
+        """Return {device: bytes that loading this version added to its worker}."""
+        served = self._reconciler.served.get(model)
+        record = served.current().get(version) if served is not None else None
+        if record is None or record.servable is None:
+            return {}
+        return {
+            hosting.slot.device: record.loaded[hosting.slot.name].memory_bytes
+            for hosting in record.servable.hostings
+        }
+
     def ready(self) -> tuple[bool, list[str]]:
         """Return whether the server may be sent requests, and what is missing.
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.config.device import Device, parse_device
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # Runs at once on an accelerator unless the slot says otherwise: one computes while the other's tensors move.
 _ACCELERATOR_CAPACITY = 2
@@ -43,8 +47,9 @@ def is_cpu(device: Device) -> bool:
     return device.kind == "cpu" or str(device) == "openvino:CPU"
 
 
-def parse_slot(text: str) -> Slot:
+def parse_slot(text: str, allowed: Collection[int] | None = None) -> Slot:
     """Read `DEVICE[,cpus=LIST][,capacity=N]`, for example `cpu:0-3`, `cuda:0` or `openvino:CPU,cpus=4-7`.
+    `allowed` are the processors that a slot may name, by default those of this process.
 
     Raises:
         SlotInvalid: with what is wrong and what is valid.
@@ -58,8 +63,8 @@ def parse_slot(text: str) -> Slot:
     unknown = sorted(set(options) - {"cpus", "capacity"})
     if unknown:
         raise SlotInvalid(f"slot {text!r}: unknown option {unknown[0]!r}; there are cpus and capacity")
-    allowed = tuple(sorted(os.sched_getaffinity(0)))
-    cpus = _cpus(text, device, options.get("cpus"), allowed)
+    usable = tuple(sorted(os.sched_getaffinity(0) if allowed is None else allowed))
+    cpus = _cpus(text, device, options.get("cpus"), usable)
     capacity = len(cpus) if is_cpu(device) else _ACCELERATOR_CAPACITY
     if "capacity" in options:
         if not options["capacity"].isdecimal() or int(options["capacity"]) < 1:

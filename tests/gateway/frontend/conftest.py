@@ -46,6 +46,9 @@ class FakeCatalog:
             for v, state in self.served[model].items()
         ]
 
+    def memory_bytes(self, model, version):
+        return {"cpu": 4096} if version == "1" else {"cuda:1": 8192}
+
     def servable(self, model, version=""):
         states = {status.version: status.state for status in self.versions(model)}
         version = self.labels.get(version, version)

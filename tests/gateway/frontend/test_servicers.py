@@ -113,6 +113,9 @@ def test_statistics_are_of_the_versions_asked_for(ask, accounts):
     durations = [inference.success, inference.queue, inference.compute_input, inference.compute_infer]
     assert [(d.count, d.ns) for d in durations] == [(1, 90), (1, 5), (1, 10), (1, 20)]
     assert [(row.batch_size, row.compute_output.ns) for row in stats.batch_stats] == [(2, 30)]
+    assert [(use.type, use.id, use.byte_size) for use in stats.memory_usage] == [("CPU", 0, 4096)]
+    (stats,) = ask("ModelStatistics", name="m", version="2").model_stats
+    assert [(use.type, use.id, use.byte_size) for use in stats.memory_usage] == [("GPU", 1, 8192)]
 
 
 def test_index_lists_all_or_only_ready_versions(ask):
