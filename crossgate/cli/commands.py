@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -79,8 +78,7 @@ def serve(
         output.fail(f"--log-level {log_level!r} is none of debug, info, warning, error")
     slots = tuple(slot or ())
     if repeated := sorted({each for each in slots if slots.count(each) > 1}):
-        output.fail(f"--slot {repeated[0]} is given twice; a slot has one worker, and `capacity` says what it runs")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would stand between those of the log
+        output.fail(f"--slot {repeated[0]} is given twice; a slot has one worker and a `capacity`")
     settings = GatewaySettings(
         models=models,
         slots=slots,

@@ -116,7 +116,7 @@ class Catalog:
     def ready(self) -> tuple[bool, list[str]]:
         """Return whether the server may be sent requests, and what is missing.
 
-        It is ready once every model that is there at the start has been loaded or has failed; models that
+        It is ready once every version that is there at the start has been loaded or has failed; those that
         come later do not make it unready. A model whose document says `required` counts always.
         """
         if self._draining():
@@ -131,13 +131,13 @@ class Catalog:
         """Return why a model keeps the server from being ready, '' when it does not."""
         document = self.document(model)
         statuses = self.versions(model)
+        states = {status.state for status in statuses}
+        ready = VersionState.READY.value in states
         required = document is not None and document.required
-        if any(status.state == VersionState.READY.value for status in statuses) or (
-            self._started and not required
-        ):
+        if self._started and (ready or not required):
             return ""
-        if any(status.state == VersionState.LOADING.value for status in statuses):
+        if VersionState.LOADING.value in states:
             return f"{model} is loading"
         if model in self._reconciler.desired.settling:
             return f"{model} is being written"
-        return f"{model} is required: {statuses[-1].reason}" if required else ""
+        return f"{model} is required: {statuses[-1].reason}" if required and not ready else ""

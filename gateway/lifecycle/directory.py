@@ -70,21 +70,24 @@ class DirectorySource:
             debounce=200,
             step=50,
         )
+        # always one step ahead of the scan, so that no change falls in between
+        changed = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
         try:
             while True:
-                while self.unsettled:
-                    await asyncio.sleep(SETTLE_S / 4)
-                    desired = self.scan()
-                    if desired != last:
-                        last = desired
-                        yield desired
-                await anext(watch)
                 desired = self.scan()
                 if desired != last:
                     last = desired
                     yield desired
+                if self.unsettled:
+                    await asyncio.sleep(SETTLE_S / 4)
+                else:
+                    await changed
+                    changed = asyncio.ensure_future(anext(watch))
         finally:
             stop.set()
+            changed.cancel()
+            await asyncio.gather(changed, return_exceptions=True)
 
     def scan(self) -> Desired:
         """Read the directory once."""

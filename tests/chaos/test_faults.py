@@ -1,4 +1,4 @@
-"""Workers and gateways that are killed, stopped and overloaded; requests that crash, hang and are given up."""
+"""Workers and gateways that are killed, stopped and overloaded; requests that crash, hang, are given up."""
 
 from __future__ import annotations
 
@@ -180,9 +180,7 @@ async def test_a_model_whose_workers_die_without_a_culprit_is_quarantined_and_sa
             served = load.answered
             await eventually(lambda served=served: load.answered > served + 8)
             os.kill(gateway.worker(), signal.SIGKILL)
-            await eventually(
-                lambda kills=kills: gateway.metric("crossgate_worker_restarts_total") == kills
-            )
+            await eventually(lambda kills=kills: gateway.metric("crossgate_worker_restarts_total") == kills)
             if kills < 3:
                 assert load.failures == []
         await eventually(lambda: gateway.state("fragile", "1") == "UNAVAILABLE")
@@ -195,14 +193,34 @@ async def test_a_model_whose_workers_die_without_a_culprit_is_quarantined_and_sa
         await client.infer("echo", ROW)
 
 
+@pytest.mark.xfail(reason="every kill is charged to its request, even if the model answers no request at all")
 async def test_a_model_that_crashes_on_every_request_is_quarantined(models, start_gateway, eventually):
     models.write_loopback("crasher", options={"crash_on": POISON})
     gateway = start_gateway(models)
     async with gateway.async_client() as client:
-        for _ in range(6):
-            with pytest.raises((ModelFailed, Unavailable)):
+        for _ in range(3):
+            with pytest.raises(ModelFailed):
                 await client.infer("crasher", rows_of(POISON))
     assert "quarantined" in gateway.index("crasher")["1"][1]
+
+
+@pytest.mark.xfail(reason="a worker that was up and is killed waits as long as one that cannot start")
+async def test_poison_that_keeps_coming_does_not_stop_innocents_for_long(models, start_gateway, eventually):
+    models.write_loopback("echo", options={"crash_on": POISON, "delay_us": 2000})
+    gateway = start_gateway(models)
+    longest_s = 0.0
+    async with gateway.async_client() as client, BackgroundLoad(gateway, "echo", callers=4) as load:
+        for _ in range(4):
+            served = load.answered
+            began = time.monotonic()
+            poison = asyncio.create_task(client.infer("echo", rows_of(POISON)))
+            with pytest.raises(ModelFailed):
+                await poison
+            await eventually(lambda served=served: load.answered > served + 10)
+            longest_s = max(longest_s, time.monotonic() - began)
+    assert load.failures == []
+    assert gateway.state("echo", "1") == "READY"
+    assert longest_s < 4.0  # two workers to start, each within a second
 
 
 async def test_a_model_that_is_not_retried_fails_with_its_worker_and_runs_once(
@@ -238,9 +256,7 @@ async def test_ten_thousand_cancellations_leave_nothing_behind(models, start_gat
 
     async def cancelled_round(client, calls):
         tasks = [
-            asyncio.create_task(
-                client.infer("slow", rows_of(i), timeout_s=0.005 if i % 3 == 0 else 30.0)
-            )
+            asyncio.create_task(client.infer("slow", rows_of(i), timeout_s=0.005 if i % 3 == 0 else 30.0))
             for i in range(calls)
         ]
         answered = asyncio.create_task(client.infer("slow", ROW))

@@ -276,20 +276,20 @@ def test_nothing_is_padded_where_nothing_is_batched():
 
 def test_policy_is_in_the_units_of_the_data_path():
     here = servable(
-        batching={"max_batch_size": 8, "max_queue_delay_us": 300, "max_queue_size": 5},
+        batching={"max_batch_size": 8, "max_queue_delay_us": 300, "max_queue_size": 9},
         limits={"run_timeout_ms": 7, "max_request_bytes": 99},
         deadline={"default_ms": 3},
         retry="never",
     )
     policy = here.policy
-    assert (policy.max_rows, policy.max_delay_ns, policy.max_queue_size) == (8, 300_000, 5)
+    assert (policy.max_rows, policy.max_delay_ns, policy.max_queue_size) == (8, 300_000, 9)
     assert (policy.run_timeout_ns, policy.max_request_bytes, policy.default_deadline_ns) == (
         7_000_000,
         99,
         3_000_000,
     )
     assert policy.retry is False
-    assert here.queues.max_size == 5
+    assert here.queues.max_size == 9
 
 
 def test_an_unbatchable_model_neither_batches_nor_waits():

@@ -13,8 +13,9 @@ from crossgate import CrossgateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from crossgate import AsyncClient, InferResult
     from live_gateway import LiveGateway
+
+    from crossgate import AsyncClient, InferResult
 
 
 class BackgroundLoad:

@@ -157,9 +157,8 @@ async def test_spans_of_a_batch_and_its_requests_link_to_each_other(
     await eventually(lambda: len(collector.named("batch")) >= 1)
     name = "inference.GRPCInferenceService/ModelInfer"
     await eventually(lambda: len(collector.named(name)) == 13)
-    requests = {
-        span.span_id: span for span in collector.named(name) if values(span.attributes)["crossgate.model"] == "echo"
-    }
+    spans = collector.named(name)
+    requests = {s.span_id: s for s in spans if values(s.attributes)["crossgate.model"] == "echo"}
     assert len(requests) == 12
     linked = set()
     for batch in collector.named("batch"):

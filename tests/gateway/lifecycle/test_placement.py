@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.config.device import parse_device
+from gateway.config.document import Instance
+from gateway.lifecycle.placement import Placed, PlacementFailed, matches, place
+from gateway.workerpool.slot import Slot
+
+ALL = ("onnxruntime", "openvino", "loopback")
+
+
+def slot(device, capacity=4, name=None):
+    return Slot(name or device, parse_device(device), tuple(range(capacity)), capacity)
+
+
+CPU, LEFT, RIGHT = slot("cpu"), slot("cpu:0-1", 2), slot("cpu:2-3", 2)
+CUDA, OPENVINO = slot("cuda:0", 2), slot("openvino:CPU")
+
+
+def placed(where, runtime="onnxruntime", count=1, width=4, options=None):
+    return Placed(where, runtime, count, width, options or {})
+
+
+@pytest.mark.parametrize(
+    ("instances", "slots", "expected"),
+    [
+        # an instance's own words
+        ([Instance("onnxruntime", "cpu")], [CPU], [placed("cpu")]),
+        ([Instance("onnxruntime", "cpu", count=2)], [CPU], [placed("cpu", count=2, width=2)]),
+        ([Instance("onnxruntime", "cpu", count=3)], [CPU], [placed("cpu", count=3, width=1)]),
+        ([Instance("onnxruntime", "cpu", count=9)], [CPU], [placed("cpu", count=9, width=1)]),
+        ([Instance("onnxruntime", "cpu", threads=3)], [CPU], [placed("cpu", width=3)]),
+        ([Instance("onnxruntime", "cpu", threads=99)], [CPU], [placed("cpu", width=4)]),
+        ([Instance("onnxruntime", "cuda:0", count=2)], [CPU, CUDA], [placed("cuda:0", count=2, width=1)]),
+        ([Instance("onnxruntime", "cuda:0", threads=8)], [CUDA], [placed("cuda:0", width=1)]),
+        ([Instance("openvino", "openvino:CPU")], [CPU, OPENVINO], [placed("openvino:CPU", "openvino")]),
+        (
+            [Instance("loopback", "cpu", options={"expand": 2})],
+            [CPU],
+            [placed("cpu", "loopback", options={"expand": 2})],
+        ),
+        # several slots
+        (
+            [Instance("onnxruntime", "cpu", count=2)],
+            [LEFT, RIGHT],
+            [placed("cpu:0-1", width=2), placed("cpu:2-3", width=2)],
+        ),
+        (
+            [Instance("onnxruntime", "cpu", count=3)],
+            [LEFT, RIGHT],
+            [placed("cpu:0-1", count=2, width=1), placed("cpu:2-3", width=2)],
+        ),
+        ([Instance("onnxruntime", "cpu", count=1)], [LEFT, RIGHT], [placed("cpu:0-1", width=2)]),
+        ([Instance("onnxruntime", "cpu:2-3")], [LEFT, RIGHT], [placed("cpu:2-3", width=2)]),
+        (
+            [Instance("onnxruntime", "cpu"), Instance("openvino", "openvino:CPU")],
+            [CPU, OPENVINO],
+            [placed("cpu"), placed("openvino:CPU", "openvino")],
+        ),
+    ],
+)
+def test_instances_are_placed(instances, slots, expected):
+    assert list(place(instances, "/m/1/model.onnx", slots, ALL)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "slots", "runtimes", "expected"),
+    [
+        ("model.onnx", [CPU, CUDA, OPENVINO], ALL, placed("cpu")),
+        ("model.onnx", [CUDA, OPENVINO], ALL, placed("cuda:0", width=1)),
+        ("model.onnx", [OPENVINO], ALL, placed("openvino:CPU", "openvino")),
+        ("model.onnx", [CPU, OPENVINO], ("openvino",), placed("openvino:CPU", "openvino")),
+        ("model.xml", [CPU, OPENVINO], ALL, placed("openvino:CPU", "openvino")),
+    ],
+)
+def test_without_instances_the_file_decides(path, slots, runtimes, expected):
+    assert place((), f"/m/1/{path}", slots, runtimes) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("instances", "path", "slots", "runtimes", "message"),
+    [
+        (
+            [Instance("openvino", "cpu")],
+            "m.onnx",
+            [CPU],
+            ("onnxruntime",),
+            "runtime openvino is not installed here; there is onnxruntime",
+        ),
+        (
+            [Instance("onnxruntime", "cuda:1")],
+            "m.onnx",
+            [CPU, CUDA],
+            ALL,
+            "no slot here is cuda:1; there are cpu, cuda:0",
+        ),
+        (
+            [Instance("onnxruntime", "cpu:7")],
+            "m.onnx",
+            [LEFT],
+            ALL,
+            "no slot here is cpu:7; there are cpu:0-1",
+        ),
+        (
+            [Instance("onnxruntime", "cpu"), Instance("loopback", "cpu")],
+            "m.onnx",
+            [CPU],
+            ALL,
+            "two instances want the slot cpu; give one of them a slot of its own",
+        ),
+        (
+            (),
+            "/m/1/model.onnx",
+            [OPENVINO],
+            ("onnxruntime",),
+            "nothing here can run model.onnx: slots openvino:CPU; runtimes onnxruntime",
+        ),
+        (
+            (),
+            "/m/1/model.xml",
+            [CPU],
+            ALL,
+            "nothing here can run model.xml: slots cpu; runtimes loopback, onnx",
+        ),
+        ((), "/m/1", [CPU], ALL, "/m/1 has no model.onnx or model.xml, and the document names no instances"),
+    ],
+)
+def test_what_cannot_be_placed_names_what_is_there(instances, path, slots, runtimes, message):
+    with pytest.raises(PlacementFailed) as caught:
+        place(instances, path, slots, runtimes)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "expected"),
+    [
+        ("cpu", "cpu", True),
+        ("cpu", "cpu:0-1", True),
+        ("cpu", "cpu@numa0", True),
+        ("cpu", "openvino:CPU", False),
+        ("cpu:0-1", "cpu:0,1", True),
+        ("cpu:0-1", "cpu", False),
+        ("cpu@numa0", "cpu@numa1", False),
+        ("cuda:0", "cuda:1", False),
+        ("openvino:GPU", "openvino:GPU", True),
+    ],
+)
+def test_a_plain_cpu_is_any_cpu_slot_and_all_else_is_itself(wanted, there, expected):
+    assert matches(parse_device(wanted), parse_device(there)) is expected
