@@ -218,7 +218,6 @@ class Dataplane:
             if len(batch.items) > 1:
                 raise SendRefused from error
             too_large = TensorsTooLarge(batch.hosting.model, "inputs", str(error))
-            batch.items[0].state = ItemState.DISPATCHED  # it has left its queue
             self._settlement.fail(batch.items, too_large, self._clock.now_ns())
             raise SendImpossible from error
         for item in batch.items:
@@ -231,7 +230,10 @@ class Dataplane:
         """A worker answered a batch."""
         now_ns = self._clock.now_ns()
         slot, link = self.slots[slot_name], self._links[slot_name]
-        batch = slot.finish(batch_id, done.credits, now_ns)
+        credits = done.credits
+        if done.outcome == Outcome.UNKNOWN_SERVABLE and batch_id in slot.in_flight:
+            credits = slot.in_flight[batch_id].hosting.width  # the worker cannot know it
+        batch = slot.finish(batch_id, credits, now_ns)
         if batch is not None:
             try:
                 self._finish(slot, link, batch, done, now_ns)
@@ -254,6 +256,8 @@ class Dataplane:
             return
         model = batch.hosting.model
         if done.outcome in (Outcome.CANCELLED, Outcome.UNKNOWN_SERVABLE):
+            if done.outcome == Outcome.UNKNOWN_SERVABLE:
+                self.unhost(servable_of(batch.items[0]), slot.name)
             self._queue_again(batch)
         elif done.outcome == Outcome.EXPIRED:
             self._settlement.expire(batch.items, "before the run", now_ns)

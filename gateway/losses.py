@@ -40,8 +40,9 @@ class Losses:
             if item.state == ItemState.SETTLED:
                 continue
             item.lost += 1
-            retry, budget = servable.policy.retry, alone or self.budget.take()
-            verdict = fate(alone=alone, lost=item.lost, retry=retry, budget=budget)
+            verdict = fate(alone=alone, lost=item.lost, retry=servable.policy.retry)
+            if verdict is Fate.RUN_AGAIN and not self.budget.take():
+                verdict = Fate.NO_BUDGET
             if verdict is Fate.RUN_AGAIN:
                 item.state = ItemState.WAITING
                 item.batch = None

@@ -154,6 +154,7 @@ class Settlement:
 
     def _release(self, item: QueueItem) -> None:
         item.state = ItemState.SETTLED
+        item.batch = None  # a cycle otherwise, which would keep the tensors until the next collection
         servable_of(item).unsettled -= 1
         self._admission.held_bytes -= item.call.size_bytes
         del self.items[item.call.id]
@@ -162,8 +163,8 @@ class Settlement:
         """Take an item that gets no outputs out of its queue or batch."""
         if item.state == ItemState.WAITING:
             servable_of(item).queues.remove(item)
-        self._release(item)
         batch = item.batch
+        self._release(item)
         if batch is not None and all(mate.state == ItemState.SETTLED for mate in batch.items):
             self._on_deserted(batch)
         self._on_settled((item,), now_ns)

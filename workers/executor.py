@@ -111,12 +111,17 @@ class Executor:
             self._sessions.finished(job.entry)
 
     def _next(self) -> Job | None:
-        """Return the first job that may start now; called with the lock held."""
+        """Return the first job that may start now; called with the lock held. A wide one that waits for room
+        is not overtaken, or it would wait for ever.
+        """
         for i, job in enumerate(self._waiting):
             spec = job.entry.spec
-            if job.entry.running < spec.count and min(spec.width, self._max_lanes) <= self._free:
-                del self._waiting[i]
-                return job
+            if job.entry.running >= spec.count:
+                continue
+            if min(spec.width, self._max_lanes) > self._free:
+                return None
+            del self._waiting[i]
+            return job
         return None
 
     def _lane(self) -> None:

@@ -158,7 +158,8 @@ class Reconciler:
                 continue
             key = spec_key(document, source)
             served.wanted[version] = key
-            if key in served.records and not served.records[key].draining:
+            if key in served.records:
+                served.records[key].draining = False  # it is wanted again before it was gone
                 continue
             record = VersionRecord(served.model, version, key, source)
             try:

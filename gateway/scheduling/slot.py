@@ -301,10 +301,13 @@ class SlotScheduler:
         for batch in self.in_flight.values():
             hosting = batch.hosting
             width, count = min(hosting.width, self.capacity), counts.get(hosting.id, 0)
-            if width <= free and count < hosting.count:
-                free -= width
-                counts[hosting.id] = count + 1
-                started.add(batch.id)
+            if count >= hosting.count:
+                continue
+            if width > free:
+                break
+            free -= width
+            counts[hosting.id] = count + 1
+            started.add(batch.id)
         return started
 
     def rank(self, now_ns: int) -> tuple[int, float]:

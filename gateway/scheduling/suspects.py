@@ -43,7 +43,7 @@ class Fate(enum.Enum):
     NO_BUDGET = "the gateway's retry budget is used up"
 
 
-def fate(*, alone: bool, lost: int, retry: bool, budget: bool) -> Fate:
+def fate(*, alone: bool, lost: int, retry: bool) -> Fate:
     """Return what becomes of a member that was running when its worker was lost; `lost` counts this loss."""
     if alone:
         return Fate.CULPRIT
@@ -51,7 +51,7 @@ def fate(*, alone: bool, lost: int, retry: bool, budget: bool) -> Fate:
         return Fate.NOT_RETRIED
     if lost >= MAX_RUNS:
         return Fate.TOO_MANY_RUNS
-    return Fate.RUN_AGAIN if budget else Fate.NO_BUDGET
+    return Fate.RUN_AGAIN
 
 
 class RetryBudget:

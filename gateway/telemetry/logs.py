@@ -76,6 +76,7 @@ def configure(
         )
     )
     logging.getLogger().handlers[:] = [handler]
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every file that changes
 
 
 def set_level(level: str) -> None:

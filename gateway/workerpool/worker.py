@@ -34,7 +34,8 @@ _TERMINATION_S = 2.0
 
 
 class WorkerEvents(NamedTuple):
-    """What a worker tells its owner; called on the loop. `on_down` follows every `on_up`, with the reason."""
+    """What a worker tells its owner; called on the loop. `on_down` follows every `on_up` but the
+    last one when the pool ends, with the reason."""
 
     on_up: Callable[[Worker, WorkerLink, Hello], None]
     on_down: Callable[[Worker, str], None]

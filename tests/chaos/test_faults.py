@@ -204,6 +204,7 @@ async def test_a_model_that_crashes_on_every_request_is_quarantined(models, star
     assert "quarantined" in gateway.index("crasher")["1"][1]
 
 
+@pytest.mark.long
 @pytest.mark.xfail(reason="a worker that was up and is killed waits as long as one that cannot start")
 async def test_poison_that_keeps_coming_does_not_stop_innocents_for_long(models, start_gateway, eventually):
     models.write_loopback("echo", options={"crash_on": POISON, "delay_us": 2000})

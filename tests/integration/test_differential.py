@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 CALLERS = 12  # for each shape: all that wait together make one batch
 MAX_ROWS = 5
 WIDTHS = (1, 3, 8)
-BATCHING = {"max_batch_size": CALLERS * MAX_ROWS, "max_queue_delay_us": 300_000}
+BATCHING = {"max_batch_size": CALLERS * MAX_ROWS, "max_queue_delay_us": 200_000}
 DATATYPES = sorted(ELEMENT_TYPES)
 
 
