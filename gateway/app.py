@@ -30,6 +30,7 @@ from gateway.lifecycle.reconciler import Reconciler
 from gateway.telemetry import logs
 from gateway.telemetry.accounts import Accounts
 from gateway.telemetry.prometheus import Exposition
+from gateway.telemetry.sampling import Sampling
 from gateway.telemetry.series import (
     BATCHES_IN_FLIGHT,
     CONFIG_REVISION,
@@ -150,6 +151,8 @@ class Gateway:
 
     async def _follow(self) -> None:
         async for desired in self._source.changes():
+            ratios = {name: model.document.trace.ratio for name, model in desired.models.items()}
+            self._tracing.set_sampling({name: Sampling(r) for name, r in ratios.items() if r is not None})
             self._reconciler.observe(desired)
 
     async def _announce(self, grpc: str, http: str) -> None:
@@ -190,6 +193,13 @@ class Gateway:
         self._reconciler.worker_down(worker.slot.name, reason)
         self._dataplane.slot_down(worker.slot.name, reason)
 
+    def _revisions(self) -> list[Sample]:
+        reconciler = self._reconciler
+        return [
+            Sample(("desired",), reconciler.desired.revision),
+            Sample(("applied",), reconciler.applied_revision),
+        ]
+
     def _readiness(self) -> Readiness:
         return Readiness(*self.catalog.ready())
 
@@ -209,7 +219,7 @@ class Gateway:
             lambda: [Sample((name,), len(slot.in_flight)) for name, slot in self._dataplane.slots.items()],
         )
         read(WORKER_MEMORY, lambda: [Sample((n,), w.resident_bytes) for n, w in self._pool.workers.items()])
-        read(CONFIG_REVISION, lambda: [Sample(("desired",), self._reconciler.desired.revision)])
+        read(CONFIG_REVISION, self._revisions)
         read(
             MODEL_LOAD_SECONDS,
             lambda: [

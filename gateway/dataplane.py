@@ -1,6 +1,6 @@
 """The data plane: what happens to a request between the front end and a worker. Read this first.
 
-    on_calls(burst)   each call: admission → routing → the servable's plan → its queue
+    on_calls(burst)   each call: routing → admission → the servable's plan → its queue
     _pump             each slot: `decide` picks a queue and a batch; the link carries it to the worker
     on_done           the batch comes back: outputs are split, every member is settled on its own
     on_cancels, _ring cancellations, and the one alarm for deadlines, queue delays and hung runs
@@ -253,6 +253,7 @@ class Dataplane:
             answers = scatter(outputs, [item.plan for item in batch.items])
             slot.charge(batch.hosting, batch.rows, done.ended_ns - done.started_ns, now_ns)
             self._losses.budget.succeeded(self._settlement.answer(batch, answers, done, now_ns))
+            self._losses.answered(servable_of(batch.items[0]))
             return
         model = batch.hosting.model
         if done.outcome in (Outcome.CANCELLED, Outcome.UNKNOWN_SERVABLE):
@@ -262,11 +263,9 @@ class Dataplane:
         elif done.outcome == Outcome.EXPIRED:
             self._settlement.expire(batch.items, "before the run", now_ns)
         elif len(batch.items) > 1 and servable_of(batch.items[0]).policy.retry:
-            self._run_singly(batch)
-        elif done.outcome == Outcome.TOO_LARGE:
-            self._settlement.fail(batch.items, TensorsTooLarge(model, "outputs", done.message), now_ns)
+            self._run_singly(batch, _failure(model, done), now_ns)
         else:
-            self._settlement.fail(batch.items, ModelFailure(f"model {model}: {done.message}"), now_ns)
+            self._settlement.fail(batch.items, _failure(model, done), now_ns)
 
     def _queue_again(self, batch: Batch) -> None:
         """Put members back that were sent but never started."""
@@ -281,10 +280,15 @@ class Dataplane:
                     servable.queues.put_back(item.plan.key, item)
                 self._wake(servable)
 
-    def _run_singly(self, batch: Batch) -> None:
-        """A run failed because of one of its members: each runs again, in a batch of its own."""
+    def _run_singly(self, batch: Batch, failure: GatewayError, now_ns: int) -> None:
+        """A run failed because of one of its members: each runs again, in a batch of its own, as far as the
+        retry budget goes.
+        """
         for item in batch.items:
             if item.state == ItemState.DISPATCHED:
+                if not self._losses.budget.take():
+                    self._settlement.fail([item], failure, now_ns)
+                    continue
                 item.state = ItemState.WAITING
                 item.batch = None
                 servable = servable_of(item)
@@ -401,6 +405,12 @@ class Dataplane:
 
     def close(self) -> None:
         self._alarm.close()
+
+
+def _failure(model: str, done: Done) -> GatewayError:
+    if done.outcome == Outcome.TOO_LARGE:
+        return TensorsTooLarge(model, "outputs", done.message)
+    return ModelFailure(f"model {model}: {done.message}")
 
 
 def _run_timeout_ns(batch: Batch) -> int:

@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from gateway.scheduling.item import ItemState
-from gateway.scheduling.suspects import Fate, KillLedger, LostInRun, Poison, RetryBudget, fate
+from gateway.scheduling.suspects import MAX_RUNS, Fate, KillLedger, LostInRun, Poison, RetryBudget, fate
 from gateway.settlement import servable_of
 
 if TYPE_CHECKING:
@@ -40,17 +40,20 @@ class Losses:
             if item.state == ItemState.SETTLED:
                 continue
             item.lost += 1
-            verdict = fate(alone=alone, lost=item.lost, retry=servable.policy.retry)
-            if verdict is Fate.RUN_AGAIN and not self.budget.take():
-                verdict = Fate.NO_BUDGET
+            retry = servable.policy.retry
+            # the budget is only asked where nothing else decides
+            budget = not alone and retry and item.lost < MAX_RUNS and self.budget.take()
+            verdict = fate(alone=alone, lost=item.lost, retry=retry, budget=budget)
             if verdict is Fate.RUN_AGAIN:
                 item.state = ItemState.WAITING
                 item.batch = None
                 again.append(item)
             elif verdict is Fate.CULPRIT:
-                ledger.guilty(item)
                 log.warning("request %r is poison: %s", item.call.request_id, reason)
+                hopeless = ledger.guilty(item)
                 settlement.fail([item], Poison(servable.model, reason), now_ns)
+                if hopeless:
+                    self._quarantine(servable, f"every request ends its worker: {reason}")
             else:
                 settlement.fail([item], LostInRun(servable.model, reason, verdict.value), now_ns)
         for item in again:
@@ -58,6 +61,12 @@ class Losses:
         servable.account.record_reruns(len(again))
         if not alone and ledger.record(now_ns, again):
             self._quarantine(servable, f"its runs ended workers without one request to blame: {reason}")
+
+    def answered(self, servable: Servable) -> None:
+        """A run of this servable succeeded: it does not end every worker it gets."""
+        ledger = self._kills.get(servable)
+        if ledger is not None:
+            ledger.proven()
 
     def settled(self, items: Sequence[QueueItem], now_ns: int) -> None:
         """These are over without having ended a worker; suspects among them are cleared."""

@@ -72,6 +72,7 @@ def serve(
     from gateway.app import serve as run
     from gateway.lifecycle.directory import DirectoryUnreadable
     from gateway.settings import GatewaySettings
+    from gateway.telemetry.tracing import UnsupportedExporter
     from gateway.workerpool.slot import SlotInvalid
 
     if log_level not in ("debug", "info", "warning", "error"):
@@ -96,7 +97,7 @@ def serve(
     )
     try:
         run(settings, lambda line: print(line, flush=True))
-    except (DirectoryUnreadable, SlotInvalid, OSError) as error:
+    except (DirectoryUnreadable, SlotInvalid, UnsupportedExporter, OSError) as error:
         output.fail(str(error))
 
 

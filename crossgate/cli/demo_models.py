@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,6 +100,7 @@ def write_document(models: Path) -> None:
 def write_version(models: Path, version: str, onnx_bytes: bytes) -> None:
     """Write a version beside its place and move it there, as a deployment should."""
     draft = models / MODEL / f".{version}.draft"
-    draft.mkdir(parents=True)
+    shutil.rmtree(models / MODEL / version, ignore_errors=True)
+    draft.mkdir(parents=True, exist_ok=True)
     (draft / "model.onnx").write_bytes(onnx_bytes)
     os.rename(draft, models / MODEL / version)

@@ -83,4 +83,5 @@ def _plain(array: Any) -> Any:
 
 
 def _explained(address: str, error: CrossgateError) -> str:
-    return f"{address}: {error}"
+    text = str(error)
+    return text if address in text else f"{address}: {text}"

@@ -14,7 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from gateway.config.errors import DocumentInvalid
+from gateway.config.errors import DocumentInvalid, Problem
 from gateway.config.files import find_model_file, read_model_file, read_text
 from gateway.config.validation import validate
 from gateway.lifecycle.desired import Desired, DesiredModel, DesiredVersion
@@ -149,7 +149,11 @@ class DirectorySource:
         """
         model_file, config = find_model_file(folder), folder / "config.pbtxt"
         if model_file is not None:
-            return validate(read_model_file(model_file), model=folder.name, versions=versions), ""
+            document = validate(read_model_file(model_file), model=folder.name, versions=versions)
+            if document.versions:
+                what = "expected none in a directory: its numbered folders are the versions"
+                raise DocumentInvalid([Problem("versions", what)])
+            return document, ""
         if not config.is_file():
             return validate({}, model=folder.name, versions=versions), ""
         from gateway.config.triton import read_config_pbtxt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from gateway.config.document import Instance
@@ -30,19 +31,23 @@ class Placed:
 
 
 def place(
-    instances: Sequence[Instance], path: str, slots: Sequence[Slot], runtimes: Collection[str]
+    instances: Sequence[Instance], path: str, slots: Sequence[Slot], runtimes: Collection[str], node: str = ""
 ) -> tuple[Placed, ...]:
     """Return where the instances run. Without instances the file decides: ONNX Runtime on a CPU where
     installed, else OpenVINO.
 
-    An instance's count is spread over the slots that match its device; a slot that gets none of it is left
-    out.
+    Instances for other nodes than `node` are left out. An instance's count is spread over the slots that
+    match its device; a slot that gets none of it is left out.
 
     Raises:
         PlacementFailed: a device is not there, or nothing can run the file.
     """
     placed: dict[tuple[str, str], Placed] = {}
-    for instance in instances or (_default_instance(path, slots, runtimes),):
+    here = [instance for instance in instances if fnmatchcase(node, instance.where.node)]
+    if instances and not here:
+        nodes = ", ".join(sorted({instance.where.node for instance in instances}))
+        raise PlacementFailed(f"no instance is for this node, {node}; they are for {nodes}")
+    for instance in here or (_default_instance(path, slots, runtimes),):
         if instance.runtime not in runtimes:
             raise PlacementFailed(
                 f"runtime {instance.runtime} is not installed here; there is {', '.join(sorted(runtimes))}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from gateway.lifecycle import policy
 from gateway.lifecycle.desired import Desired, DesiredModel
 from gateway.lifecycle.loading import load_instance, servable_spec, spec_key, unload_instance
 from gateway.lifecycle.placement import PlacementFailed, place
-from gateway.lifecycle.record import InstanceRecord, InstanceState, VersionRecord
+from gateway.lifecycle.record import InstanceRecord, InstanceState, VersionRecord, VersionState
 from gateway.lifecycle.routes import ServedModel, build_route
 from gateway.routing.table import RouteTable
 from gateway.scheduling.decision import NEVER
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from gateway.clock import Clock
+    from gateway.config.document import ModelDocument
     from gateway.dataplane import Dataplane
     from gateway.lifecycle.loading import LoadedInstance
     from gateway.telemetry.accounts import Accounts
@@ -56,6 +58,8 @@ class Reconciler:
     ) -> None:
         self.desired = Desired()
         self.served: dict[str, ServedModel] = {}
+        self.applied_revision = 0  # the last at which every model's routing was its document's
+        self._observed_ns: int | None = None
         self._clock = clock
         self._pool = pool
         self._dataplane = dataplane
@@ -73,6 +77,7 @@ class Reconciler:
     def observe(self, desired: Desired) -> None:
         """Take a new snapshot of desired state."""
         self.desired = desired
+        self._observed_ns = self._clock.now_ns()
         for model, problem in desired.problems.items():
             served = self.served.setdefault(model, ServedModel(model))
             if served.problem != problem:
@@ -151,8 +156,18 @@ class Reconciler:
     def _adopt(self, served: ServedModel, model: DesiredModel) -> None:
         """Bring a model's records up to its document: new versions appear, policy applies at once."""
         document = model.document
+        # a version that cannot be loaded does not count as found: the one before it stands in, also after a
+        # restart
+        broken = {
+            record.version
+            for record in served.records.values()
+            if record.state is VersionState.FAILED and record.key == _key_of(document, model, record.version)
+        }
+        wanted = set(document.wanted_versions(model.versions))
+        if broken:
+            wanted |= set(document.wanted_versions(model.versions.keys() - broken))
         served.wanted = {}
-        for version in document.wanted_versions(model.versions):
+        for version in sorted(wanted, key=int):
             source = model.versions.get(version)
             if source is None:
                 continue
@@ -164,7 +179,11 @@ class Reconciler:
             record = VersionRecord(served.model, version, key, source)
             try:
                 placed = place(
-                    document.instances, source.path, list(self._pool.slots.values()), self._runtimes
+                    document.instances,
+                    source.path,
+                    list(self._pool.slots.values()),
+                    self._runtimes,
+                    socket.gethostname(),
                 )
                 record.instances = {each.slot: InstanceRecord(each) for each in placed}
             except PlacementFailed as error:
@@ -353,6 +372,14 @@ class Reconciler:
         self._dataplane.table = RouteTable(
             {name: build_route(served) for name, served in self.served.items()}
         )
+        in_force = [served for served in self.served.values() if served.desired is not None]
+        if all(
+            served.desired is not None and served.routing is served.desired.document for served in in_force
+        ):
+            self.applied_revision = self.desired.revision
+            if self._observed_ns is not None:
+                self._accounts.config_apply_seconds.observe(self._clock.now_ns() - self._observed_ns)
+                self._observed_ns = None
         self._on_change()
 
 
@@ -360,6 +387,11 @@ def _unproven(due: tuple[ServedModel, policy.Action]) -> bool:
     """Order what is due: a load that never went well comes last, so that it holds up no other."""
     served, action = due
     return isinstance(action, policy.LoadInstance) and not served.records[action.key].loaded
+
+
+def _key_of(document: ModelDocument, model: DesiredModel, version: str) -> str:
+    source = model.versions.get(version)
+    return spec_key(document, source) if source is not None else ""
 
 
 def _view(served: ServedModel, links: Mapping[str, object]) -> policy.ModelView:

@@ -61,8 +61,10 @@ def build_route(served: ServedModel) -> ModelRoute:
     problem = served.problem if not current else ""
     # a label that waits for its version is known: whoever asks for it is told to try again
     declared = served.desired.document.labels if served.desired is not None else {}
-    pending = {label: version for label, version in declared.items() if version not in ready}
     routing = served.routing
+    pending = {
+        label: version for label, version in declared.items() if routing is None or version not in ready
+    }
     revision = served.desired.revision if served.desired is not None else 0
     if routing is None:
         missing = served.desired.document.named_versions() - ready.keys() if served.desired else frozenset()

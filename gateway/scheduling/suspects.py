@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_RUNS = 3
 QUARANTINE_KILLS = 3
+QUARANTINE_CULPRITS = 5
 QUARANTINE_WINDOW_NS = 60_000_000_000
 
 
@@ -43,7 +44,7 @@ class Fate(enum.Enum):
     NO_BUDGET = "the gateway's retry budget is used up"
 
 
-def fate(*, alone: bool, lost: int, retry: bool) -> Fate:
+def fate(*, alone: bool, lost: int, retry: bool, budget: bool) -> Fate:
     """Return what becomes of a member that was running when its worker was lost; `lost` counts this loss."""
     if alone:
         return Fate.CULPRIT
@@ -51,7 +52,7 @@ def fate(*, alone: bool, lost: int, retry: bool) -> Fate:
         return Fate.NOT_RETRIED
     if lost >= MAX_RUNS:
         return Fate.TOO_MANY_RUNS
-    return Fate.RUN_AGAIN
+    return Fate.RUN_AGAIN if budget else Fate.NO_BUDGET
 
 
 class RetryBudget:
@@ -91,6 +92,7 @@ class KillLedger:
 
     def __init__(self) -> None:
         self._open: list[Kill] = []
+        self._guilty = 0  # requests found guilty since a run succeeded
         self._unexplained_ns: deque[int] = deque()  # when kills without a culprit happened
 
     def record(self, now_ns: int, suspects: list[QueueItem]) -> bool:
@@ -100,9 +102,17 @@ class KillLedger:
             return False
         return self._unexplained(now_ns)
 
-    def guilty(self, item: QueueItem) -> None:
-        """This request killed a worker alone: the kills it took part in are explained."""
+    def guilty(self, item: QueueItem) -> bool:
+        """This request killed a worker alone: the kills it took part in are explained. True when so many were
+        guilty one after the other, with no success between them, that it must be the servable.
+        """
         self._open = [kill for kill in self._open if item.sequence not in kill.pending]
+        self._guilty += 1
+        return self._guilty >= QUARANTINE_CULPRITS
+
+    def proven(self) -> None:
+        """A run succeeded."""
+        self._guilty = 0
 
     def settled(self, item: QueueItem, now_ns: int) -> bool:
         """This suspect is over without another kill; True when the servable is to be quarantined."""

@@ -26,11 +26,14 @@ class Backoff:
         self._random = random.Random(seed)
         self.failures = 0
 
-    def after_s(self, good_s: float) -> float:
+    def after_s(self, good_s: float, *, limit_s: float | None = None) -> float:
+        """Return how long to wait after this failure; `limit_s` lowers the limit for it."""
         if good_s >= self._forgiven_after_s:
             self.failures = 0
         self.failures += 1
         if self.failures == 1:
             return 0.0
-        wait_s: float = min(self._first_s * 2 ** min(self.failures - 2, 30), self._limit_s)
+        wait_s: float = min(
+            self._first_s * 2 ** min(self.failures - 2, 30), self._limit_s if limit_s is None else limit_s
+        )
         return wait_s * self._random.uniform(0.75, 1.25)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _GREETING_TIMEOUT_S = 20.0
 _TERMINATION_S = 2.0
+_UP_LIMIT_S = 1.0
 
 
 class WorkerEvents(NamedTuple):
@@ -72,6 +73,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: WorkerLink | None = None
         self._killed = ""
+        self._was_up = False
 
     async def supervise(self) -> None:
         """Keep the worker running until cancelled, then end it."""
@@ -84,7 +86,11 @@ class Worker:
                     self.down_reason = f"worker {self.slot.name} cannot be started: {error}"
                     await self._end()
                 self.restarts += 1
-                await asyncio.sleep(self._backoff.after_s((self._clock.now_ns() - began_ns) / 1e9))
+                good_s = (self._clock.now_ns() - began_ns) / 1e9
+                # a worker that can start and is ended by requests must not be kept from serving others for
+                # long
+                limit_s = _UP_LIMIT_S if self._was_up else None
+                await asyncio.sleep(self._backoff.after_s(good_s, limit_s=limit_s))
         finally:
             await self._end()
 
@@ -94,7 +100,7 @@ class Worker:
         self._killed = ""
         process = self._start()
         lost: asyncio.Future[str] = loop.create_future()
-        was_up = False
+        self._was_up = False
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             sock.connect(str(self._path))
@@ -117,7 +123,7 @@ class Worker:
         try:
             hello = await link.greet(_GREETING_TIMEOUT_S)
             self._events.on_up(self, link, hello)
-            was_up = True
+            self._was_up = True
             reason = await lost
         except (WorkerLost, ProtocolError, TimeoutError) as error:
             reason = str(error) or "no greeting from the worker"
@@ -126,7 +132,7 @@ class Worker:
             link.close("the gateway closes the link")
         ended = await self._reason_of_end(process, reason)  # also reaps it
         reason = self._killed or ended
-        if was_up:
+        if self._was_up:
             self._events.on_down(self, reason)
         return reason
 

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from live_gateway import is_worker, wait_until
 
 from crossgate import DeadlineExceeded, Exhausted, InferRequest, ModelFailed, Unavailable
+from gateway.scheduling.suspects import QUARANTINE_CULPRITS
 from protos import inference_pb2 as pb
 
 pytestmark = pytest.mark.slow
@@ -193,19 +194,20 @@ async def test_a_model_whose_workers_die_without_a_culprit_is_quarantined_and_sa
         await client.infer("echo", ROW)
 
 
-@pytest.mark.xfail(reason="every kill is charged to its request, even if the model answers no request at all")
 async def test_a_model_that_crashes_on_every_request_is_quarantined(models, start_gateway, eventually):
     models.write_loopback("crasher", options={"crash_on": POISON})
     gateway = start_gateway(models)
     async with gateway.async_client() as client:
-        for _ in range(3):
+        for _ in range(QUARANTINE_CULPRITS):
             with pytest.raises(ModelFailed):
                 await client.infer("crasher", rows_of(POISON))
-    assert "quarantined" in gateway.index("crasher")["1"][1]
+        await eventually(lambda: gateway.state("crasher", "1") == "UNAVAILABLE")
+        assert "quarantined" in gateway.index("crasher")["1"][1]
+        with pytest.raises(Unavailable, match="quarantined"):
+            await client.infer("crasher", ROW)
 
 
 @pytest.mark.long
-@pytest.mark.xfail(reason="a worker that was up and is killed waits as long as one that cannot start")
 async def test_poison_that_keeps_coming_does_not_stop_innocents_for_long(models, start_gateway, eventually):
     models.write_loopback("echo", options={"crash_on": POISON, "delay_us": 2000})
     gateway = start_gateway(models)
