@@ -32,6 +32,7 @@ from gateway.telemetry.accounts import Accounts
 from gateway.telemetry.prometheus import Exposition
 from gateway.telemetry.sampling import Sampling
 from gateway.telemetry.series import (
+    ARENA_USED,
     BATCHES_IN_FLIGHT,
     CONFIG_REVISION,
     MODEL_LOAD_SECONDS,
@@ -218,6 +219,7 @@ class Gateway:
             BATCHES_IN_FLIGHT,
             lambda: [Sample((name,), len(slot.in_flight)) for name, slot in self._dataplane.slots.items()],
         )
+        read(ARENA_USED, lambda: [Sample((n,), u) for n, u in self._dataplane.arena_used_bytes().items()])
         read(WORKER_MEMORY, lambda: [Sample((n,), w.resident_bytes) for n, w in self._pool.workers.items()])
         read(CONFIG_REVISION, self._revisions)
         read(

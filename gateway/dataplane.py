@@ -87,7 +87,13 @@ class Dataplane:
         self._kill_worker = kill_worker
         self._losses = Losses(quarantine)
         self._settlement = Settlement(
-            clock, admission, accounts, tracing, self._losses.settled, self._on_deserted
+            clock,
+            admission,
+            accounts,
+            tracing,
+            self._losses.cleared,
+            self._losses.inconclusive,
+            self._on_deserted,
         )
         self._deadlines = Deadlines()
         self._sequence = itertools.count()
@@ -332,6 +338,7 @@ class Dataplane:
                 batch = next(iter(slot.in_flight.values()))
                 limit_ms = _run_timeout_ns(batch) // 1_000_000
                 what = f"a run of model {batch.hosting.model} did not end within {limit_ms} ms"
+                slot.ending = True
                 self._kill_worker(slot.name, what)
         self._pump(now_ns)
 
@@ -394,6 +401,10 @@ class Dataplane:
     def pump(self) -> None:
         """Look at everything again, after the table, a policy or a hosting has changed."""
         self._pump(self._clock.now_ns())
+
+    def arena_used_bytes(self) -> dict[str, int]:
+        """Return {slot name: bytes of shared memory that its batches hold}."""
+        return {name: link.arena_used_bytes for name, link in self._links.items()}
 
     @property
     def unsettled(self) -> int:

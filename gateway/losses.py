@@ -68,8 +68,16 @@ class Losses:
         if ledger is not None:
             ledger.proven()
 
-    def settled(self, items: Sequence[QueueItem], now_ns: int) -> None:
-        """These are over without having ended a worker; suspects among them are cleared."""
+    def inconclusive(self, item: QueueItem) -> None:
+        """This one is over without having run again: what it took part in stays unexplained, and counts for
+        nothing.
+        """
+        ledger = self._kills.get(servable_of(item)) if item.lost else None
+        if ledger is not None:
+            ledger.drop(item)
+
+    def cleared(self, items: Sequence[QueueItem], now_ns: int) -> None:
+        """These ran without ending a worker; suspects among them are innocent."""
         if not self._kills:
             return
         for item in items:

@@ -47,8 +47,8 @@ class CallerGone(Cancelled):
 
 
 class Settlement:
-    """`on_settled` hears of items that are over without having ended a worker, `on_deserted` of a batch none
-    of whose members waits any more.
+    """`on_answered` hears of items that ran, `on_abandoned` of one that ended otherwise, `on_deserted` of a
+    batch none of whose members waits any more.
     """
 
     def __init__(
@@ -57,14 +57,16 @@ class Settlement:
         admission: Admission,
         accounts: Accounts,
         tracing: Tracing,
-        on_settled: Callable[[Sequence[QueueItem], int], None],
+        on_answered: Callable[[Sequence[QueueItem], int], None],
+        on_abandoned: Callable[[QueueItem], None],
         on_deserted: Callable[[Batch], None],
     ) -> None:
         self.items: dict[CallId, QueueItem] = {}  # every call that is not settled
         self._admission = admission
         self._accounts = accounts
         self._tracing = tracing
-        self._on_settled = on_settled
+        self._on_answered = on_answered
+        self._on_abandoned = on_abandoned
         self._on_deserted = on_deserted
         self._epoch_offset_ns = time.time_ns() - clock.now_ns()
 
@@ -121,7 +123,7 @@ class Settlement:
             (now_ns + self._epoch_offset_ns) // 1_000_000,
             batch.rows,
         )
-        self._on_settled(settled, now_ns)
+        self._on_answered(settled, now_ns)
         if self._tracing.enabled:
             self._trace(batch, servable, settled, done, now_ns)
         return len(settled)
@@ -131,7 +133,7 @@ class Settlement:
         replies = []
         for item in items:
             if item.state != ItemState.SETTLED:
-                self._abandon(item, now_ns)
+                self._abandon(item)
                 self._record_failure(item, error, now_ns)
                 servable = servable_of(item)
                 replies.append(
@@ -149,7 +151,7 @@ class Settlement:
         for id_ in ids:
             item = self.items.get(id_)
             if item is not None:
-                self._abandon(item, now_ns)
+                self._abandon(item)
                 self._record_failure(item, CallerGone(), now_ns)
 
     def _release(self, item: QueueItem) -> None:
@@ -159,7 +161,7 @@ class Settlement:
         self._admission.held_bytes -= item.call.size_bytes
         del self.items[item.call.id]
 
-    def _abandon(self, item: QueueItem, now_ns: int) -> None:
+    def _abandon(self, item: QueueItem) -> None:
         """Take an item that gets no outputs out of its queue or batch."""
         if item.state == ItemState.WAITING:
             servable_of(item).queues.remove(item)
@@ -167,7 +169,7 @@ class Settlement:
         self._release(item)
         if batch is not None and all(mate.state == ItemState.SETTLED for mate in batch.items):
             self._on_deserted(batch)
-        self._on_settled((item,), now_ns)
+        self._on_abandoned(item)
 
     def _record_failure(self, item: QueueItem, error: GatewayError, now_ns: int) -> None:
         servable, outcome, call = servable_of(item), Outcome.of(error), item.call

@@ -135,13 +135,14 @@ class Executor:
                 self._free -= width
                 job.entry.running += 1
             done = self._run(job)
+            # before the next batch may start: should that end the process, this one has been heard of
+            job.link.send(Kind.DONE, job.batch, done)
             with self._change:
                 self._free += width
                 job.entry.running -= 1
                 if self._waiting and self._idle:
                     self._change.notify_all()
             self._sessions.finished(job.entry)
-            job.link.send(Kind.DONE, job.batch, done)
             del job, done
 
     def _run(self, job: Job) -> Done:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import socket
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -118,6 +119,7 @@ class GrpcioFrontend:
         self._burst = Burst(self._loop, self._clock, on_calls, on_cancels)
 
     async def listen(self) -> str:
+        _check_free(self._address)
         try:
             port = self._server.add_insecure_port(self._address)
         except RuntimeError as error:
@@ -349,6 +351,20 @@ def _stream_message(pending: Pending, answer: Answer) -> bytes:
         response.infer_response.id = pending.call.request_id if pending.call is not None else ""
     response.infer_response.parameters["triton_final_response"].bool_param = True
     return response.SerializeToString()
+
+
+def _check_free(address: str) -> None:
+    """Raise OSError in plain words where gRPC would write to stderr and name its debug variables."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or not int(port):
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise OSError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 def _bug(error: Exception) -> Bug:

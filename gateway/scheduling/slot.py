@@ -123,12 +123,14 @@ class SlotScheduler:
         self._send: Callable[[Batch], None] | None = None
         self._blocked = False
         self._last_done_ns = 0
+        self.ending = False  # its worker hangs and is being ended
         self._recent_rows = 0.0  # rows sent, halved every `_RECENT_HALF_LIFE_NS`
         self._recent_at_ns = 0
 
     def open(self, capacity: int, send: Callable[[Batch], None]) -> None:
         """The worker is there. `send` raises SendRefused when the batch does not fit now."""
         self.capacity = capacity
+        self.ending = False
         self._send = send
         self.credits = 0
         self._blocked = False
@@ -287,6 +289,8 @@ class SlotScheduler:
         """Return when the oldest batch counts as hung: nothing came back for its time limit, or it took
         twice that.
         """
+        if self.ending:
+            return None
         for batch in self.in_flight.values():
             limit_ns = run_timeout_ns(batch)
             progress_ns = max(batch.dispatched_ns, self._last_done_ns)

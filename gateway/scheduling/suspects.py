@@ -106,16 +106,20 @@ class KillLedger:
         """This request killed a worker alone: the kills it took part in are explained. True when so many were
         guilty one after the other, with no success between them, that it must be the servable.
         """
-        self._open = [kill for kill in self._open if item.sequence not in kill.pending]
+        self.drop(item)
         self._guilty += 1
         return self._guilty >= QUARANTINE_CULPRITS
+
+    def drop(self, item: QueueItem) -> None:
+        """This suspect will never be judged: forget the kills it took part in."""
+        self._open = [kill for kill in self._open if item.sequence not in kill.pending]
 
     def proven(self) -> None:
         """A run succeeded."""
         self._guilty = 0
 
     def settled(self, item: QueueItem, now_ns: int) -> bool:
-        """This suspect is over without another kill; True when the servable is to be quarantined."""
+        """This suspect ran without another kill; True when the servable is to be quarantined."""
         for kill in list(self._open):
             kill.pending.discard(item.sequence)
             if not kill.pending:

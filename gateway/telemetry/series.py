@@ -40,6 +40,12 @@ WORKER_RESTARTS: Final = Series(
 BATCHES_IN_FLIGHT: Final = Series(
     "crossgate_batches_in_flight", "Batches that a worker holds, running or staged.", "gauge", ("worker",)
 )
+ARENA_USED: Final = Series(
+    "crossgate_arena_used_bytes",
+    "Shared memory towards a worker that batches in flight hold.",
+    "gauge",
+    ("worker",),
+)
 WORKER_MEMORY: Final = Series(
     "crossgate_worker_memory_bytes", "Resident memory of a worker process.", "gauge", ("worker",)
 )

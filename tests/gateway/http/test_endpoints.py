@@ -9,7 +9,7 @@ from gateway.http.endpoints import Endpoints, Readiness
 from gateway.http.request import Request
 
 
-def endpoints(readiness=Readiness(True)):  # noqa: B008 - immutable
+def endpoints(readiness=Readiness(True)):
     return Endpoints(lambda: readiness, lambda: iter([b"a 1\n", b"b 2\n"]))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.device import parse_device
-from gateway.config.document import Instance
+from gateway.config.document import Instance, Where
 from gateway.lifecycle.placement import Placed, PlacementFailed, matches, place
 from gateway.workerpool.slot import Slot
 
@@ -148,3 +148,14 @@ def test_what_cannot_be_placed_names_what_is_there(instances, path, slots, runti
 )
 def test_a_plain_cpu_is_any_cpu_slot_and_all_else_is_itself(wanted, there, expected):
     assert matches(parse_device(wanted), parse_device(there)) is expected
+
+
+def test_instances_for_other_nodes_are_left_out():
+    here = Instance("onnxruntime", "cpu", count=2, where=Where(node="edge-*"))
+    there = Instance("onnxruntime", "cuda:0", where=Where(node="gpu-1"))
+    assert place([here, there], "m.onnx", [CPU], ALL, "edge-7") == (placed("cpu", count=2, width=2),)
+
+
+def test_model_without_an_instance_for_this_node_names_the_nodes_it_has():
+    with pytest.raises(PlacementFailed, match=r"this node, edge-7; they are for gpu-1"):
+        place([Instance("onnxruntime", "cpu", where=Where(node="gpu-1"))], "m.onnx", [CPU], ALL, "edge-7")

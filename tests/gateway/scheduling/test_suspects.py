@@ -58,6 +58,28 @@ def test_a_kill_with_a_culprit_is_not_the_models(make_item):
         assert not ledger.settled(bad, 0)
 
 
+def test_culprits_one_after_the_other_without_a_success_mean_the_servable(make_item):
+    ledger = KillLedger()
+    assert [ledger.guilty(make_item()) for _ in range(5)] == [False, False, False, False, True]
+
+
+def test_a_success_between_culprits_clears_the_servable(make_item):
+    ledger = KillLedger()
+    for _ in range(4):
+        ledger.guilty(make_item())
+    ledger.proven()
+    assert not ledger.guilty(make_item())
+
+
+def test_a_suspect_that_is_never_judged_explains_nothing_and_blames_nobody(make_item):
+    ledger = KillLedger()
+    for at in range(4):
+        poison, mate = make_item(), make_item()
+        ledger.record(at, [poison, mate])
+        ledger.drop(poison)
+        assert not ledger.settled(mate, at)
+
+
 def test_three_kills_in_a_minute_without_a_culprit_quarantine(make_item):
     ledger = KillLedger()
     outcomes = []
