@@ -240,7 +240,12 @@ class Dataplane:
         if done.outcome == Outcome.UNKNOWN_SERVABLE and batch_id in slot.in_flight:
             credits = slot.in_flight[batch_id].hosting.width  # the worker cannot know it
         batch = slot.finish(batch_id, credits, now_ns)
+        ran = done.outcome == Outcome.OK and batch is not None
         if batch is not None:
+            if ran:
+                slot.charge(batch, done.ended_ns - done.started_ns, now_ns)
+                # the worker may be idle now: it gets its next batch before this one's answers are written
+                self._pump(now_ns)
             try:
                 self._finish(slot, link, batch, done, now_ns)
             except GatewayError as error:
@@ -251,13 +256,13 @@ class Dataplane:
             except Exception as error:
                 self._settlement.fail(batch.items, bug(error), now_ns)
         link.free(done.outputs)
-        self._pump(now_ns)
+        if not ran:
+            self._pump(now_ns)  # what is to run again may have been put back
 
     def _finish(self, slot: SlotScheduler, link: WorkerLink, batch: Batch, done: Done, now_ns: int) -> None:
         if done.outcome == Outcome.OK:
             outputs = [Tensor(t.name, t.datatype, t.shape, link.view(t)) for t in done.outputs]
             answers = scatter(outputs, [item.plan for item in batch.items])
-            slot.charge(batch.hosting, batch.rows, done.ended_ns - done.started_ns, now_ns)
             self._losses.budget.succeeded(self._settlement.answer(batch, answers, done, now_ns))
             self._losses.answered(servable_of(batch.items[0]))
             return

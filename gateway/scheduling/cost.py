@@ -24,7 +24,12 @@ class Cost(NamedTuple):
     floor_ns: float = 0.0
 
     def predict_ns(self, rows: int) -> float:
+        """How long a run will take, leaning towards the tail."""
         return self.fixed_ns + self.per_row_ns * rows + self.error_ns
+
+    def at_least_ns(self, rows: int) -> float:
+        """How long a run will take, leaning towards the quick ones."""
+        return max(self.fixed_ns + self.per_row_ns * rows - self.error_ns, 0.0)
 
 
 UNKNOWN = Cost()

@@ -23,13 +23,14 @@ from gateway.scheduling.decision import (
 from gateway.scheduling.item import ItemState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from gateway.scheduling.item import QueueItem
     from gateway.scheduling.queue import RequestQueue, ServableQueues
 
 
 _RECENT_HALF_LIFE_NS = 500_000_000
+_MAX_SHAPES = 256  # with a cost model of their own, for each servable on a slot
 
 
 class SendRefused(Exception):
@@ -52,7 +53,20 @@ class BatchingPolicy(Protocol):
 class Hosting:
     """One servable on one slot."""
 
-    __slots__ = ("cost", "count", "id", "in_flight", "model", "policy", "queues", "servable", "slot", "width")
+    __slots__ = (
+        "_by_key",
+        "_first_key",
+        "cost",
+        "count",
+        "id",
+        "in_flight",
+        "model",
+        "policy",
+        "queues",
+        "servable",
+        "slot",
+        "width",
+    )
 
     def __init__(
         self,
@@ -75,7 +89,23 @@ class Hosting:
         self.count = count
         self.width = width
         self.in_flight = 0
-        self.cost = CostModel()
+        self.cost = CostModel()  # over all shapes
+        self._by_key: dict[Hashable, CostModel] = {}  # {batch key: model}, once there is more than one
+        self._first_key: Hashable = None
+
+    def cost_of(self, key: Hashable) -> CostModel:
+        """Return what is known of runs of one shape, of all shapes where nothing is."""
+        return self._by_key.get(key, self.cost) if self._by_key else self.cost
+
+    def observe(self, key: Hashable, rows: int, run_ns: int, now_ns: int) -> None:
+        self.cost.observe(rows, run_ns, now_ns)
+        if self._first_key is None:
+            self._first_key = key
+        if key == self._first_key and not self._by_key:
+            return
+        if len(self._by_key) >= _MAX_SHAPES:
+            self._by_key.clear()
+        self._by_key.setdefault(key, CostModel()).observe(rows, run_ns, now_ns)
 
 
 class Batch:
@@ -84,10 +114,10 @@ class Batch:
     __slots__ = (
         "close_reason",
         "dispatched_ns",
-        "expected_ns",
         "hosting",
         "id",
         "items",
+        "key",
         "rows",
         "started_ns",
     )
@@ -98,6 +128,7 @@ class Batch:
         self.id = id
         self.hosting = hosting
         self.items = items
+        self.key = items[0].plan.key
         self.rows = sum(item.rows for item in items)
         self.close_reason = close_reason
         self.dispatched_ns = now_ns
@@ -169,7 +200,8 @@ class SlotScheduler:
             return now_ns
         work_ns = 0.0
         for batch in self.in_flight.values():
-            cost_ns = batch.hosting.cost.snapshot(now_ns).predict_ns(batch.rows)
+            # rather too soon than too late: what is staged early waits, what is late leaves the device idle
+            cost_ns = batch.hosting.cost_of(batch.key).snapshot(now_ns).at_least_ns(batch.rows)
             work_ns += max(cost_ns - max(now_ns - batch.started_ns, 0), 0) * batch.hosting.width
         return now_ns + int(work_ns / max(self.capacity, 1))
 
@@ -220,17 +252,17 @@ class SlotScheduler:
             max_delay_ns=policy.max_delay_ns,
             width=hosting.width,
             room=2 * hosting.count - hosting.in_flight,
-            cost=hosting.cost.snapshot(now_ns),
-            elsewhere=self._elsewhere(now_ns, hosting),
+            cost=hosting.cost_of(queue.key).snapshot(now_ns),
+            elsewhere=self._elsewhere(now_ns, hosting, queue.key),
             alone=queue.alone,
         )
 
-    def _elsewhere(self, now_ns: int, hosting: Hosting) -> list[Elsewhere]:
+    def _elsewhere(self, now_ns: int, hosting: Hosting, key: Hashable) -> list[Elsewhere]:
         others = []
         for other in hosting.queues.hostings:
             if other is not hosting and other.slot.usable:
                 ready_ns = other.slot.ready_ns(now_ns)
-                others.append(Elsewhere(ready_ns, ready_ns <= now_ns, other.cost.snapshot(now_ns)))
+                others.append(Elsewhere(ready_ns, ready_ns <= now_ns, other.cost_of(key).snapshot(now_ns)))
         return others
 
     @property
@@ -326,9 +358,10 @@ class SlotScheduler:
         self._recent_at_ns = now_ns
         return int((done_ns - now_ns) // 1_000_000), self._recent_rows
 
-    def charge(self, hosting: Hosting, rows: int, run_ns: int, now_ns: int) -> None:
+    def charge(self, batch: Batch, run_ns: int, now_ns: int) -> None:
         """Account for a run: what it cost, and who used the slot."""
-        hosting.cost.observe(rows, run_ns, now_ns)
+        hosting = batch.hosting
+        hosting.observe(batch.key, batch.rows, run_ns, now_ns)
         self.used_ns[hosting.model] = self.used_ns.get(hosting.model, 0.0) + run_ns * hosting.width
 
     def grant(self, credits: int) -> None:

@@ -114,7 +114,7 @@ def test_models_share_a_slot_by_what_they_used(make_slot, host, worker, make_ite
         slot.pump(now_ns)
         batch = worker.batches[-1]
         order.append(batch.hosting.model)
-        slot.charge(batch.hosting, 1, 3 * MS if batch.hosting is a else 1 * MS, now_ns)
+        slot.charge(batch, 3 * MS if batch.hosting is a else 1 * MS, now_ns)
         slot.finish(batch.id, 1, now_ns)
     assert order == ["a", "b", "b", "b", "a", "b", "a", "a"]
 
@@ -384,7 +384,7 @@ def test_credits_are_conserved(make_item, data):
         slot.pump(now_ns)
         if slot.in_flight and data.draw(st.booleans()):
             batch = next(iter(slot.in_flight.values()))
-            slot.charge(batch.hosting, batch.rows, 1000, now_ns)
+            slot.charge(batch, 1000, now_ns)
             assert slot.finish(batch.id, batch.hosting.width, now_ns) is batch
         in_flight = sum(batch.hosting.width for batch in slot.in_flight.values())
         assert slot.credits + in_flight == granted
