@@ -344,3 +344,17 @@ async def test_broken_models_say_why_and_stop_no_others(models, start_gateway, e
         answers = await asyncio.gather(*[client.infer("mixing", {"x": X * i}) for i in range(6)])
     assert all(np.all(answer["y"] == 1) for answer in answers)
     assert gateway.metric("crossgate_batches_total", model="mixing") == 6
+
+
+async def test_a_gateway_that_starts_beside_a_broken_highest_version_serves_the_one_before(
+    models, start_gateway, eventually
+):
+    models.write_version("scaled", "1", affine(1))
+    models.write_version("scaled", "2", b"this is no model")
+    gateway = start_gateway(models)
+    await eventually(lambda: gateway.index("scaled").get("1") == ("READY", ""))
+    with gateway.client() as client:
+        assert client.infer("scaled", {"x": X}).version == "1"
+    state, reason = gateway.index("scaled")["2"]
+    assert state == "UNAVAILABLE"
+    assert reason

@@ -301,3 +301,9 @@ async def test_changes_come_as_snapshots_once_they_have_settled(folder):
         found = await anext(changes)
     assert sorted(found.models["m"].versions) == ["1"]
     await changes.aclose()
+
+
+def test_document_of_a_directory_may_not_list_versions(folder):
+    folder.write("m/1/model.onnx")
+    folder.write("m/model.yaml", 'versions: {"1": {source: "s3://models/m-1.zip"}}')
+    assert "numbered folders are the versions" in folder.scan().problems["m"]
