@@ -31,7 +31,7 @@ def measure_idle(
     """CPU of gateway and two workers, percent of one core, in windows of `seconds` once all is settled."""
     frontend = name.partition(":")[2] or None
     place(IDENTITY, cache, folder / "models")
-    write_document(IDENTITY, folder / "models", placement.threads)
+    write_document(IDENTITY, folder / "models", placement.threads, count=2)  # one on each slot
     slots = (f"cpu:{placement.load_cpu}", f"cpu:{placement.model_cpu}")
     values, gateway = [], []
     try:
@@ -41,6 +41,16 @@ def measure_idle(
     try:
         time.sleep(SETTLE_S)
         pids = process.pids()
+        if len(pids) != 3:
+            return Unloaded(
+                "idle",
+                name,
+                "%",
+                (),
+                IDLE_AT_MOST_PERCENT,
+                {},
+                f"{len(pids)} processes, not a gateway and two workers",
+            )
         for _ in range(rounds):
             start_s, before = time.monotonic(), cpu_seconds(pids)
             time.sleep(seconds)
