@@ -69,8 +69,8 @@ class Crossgate:
     @property
     def description(self) -> str:
         frontend = self._frontend or "default"
-        # where raw ONNX Runtime's throughput is the measure, the gateway keeps off the model's CPU, as an
-        # operator would have it
+        where = "gateway free, off the model's CPU where compute-bound"
+        return f"Crossgate, front end {frontend}; one worker process, ONNX Runtime, pinned; {where}"
 
     @property
     def versions(self) -> dict[str, str]:

@@ -9,7 +9,10 @@ from gateway.http.endpoints import Endpoints, Readiness
 from gateway.http.request import Request
 
 
-def endpoints(readiness=Readiness(True)):
+READY = Readiness(True)
+
+
+def endpoints(readiness=READY):
     return Endpoints(lambda: readiness, lambda: iter([b"a 1\n", b"b 2\n"]))
 
 
