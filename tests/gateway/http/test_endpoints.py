@@ -8,7 +8,6 @@ import pytest
 from gateway.http.endpoints import Endpoints, Readiness
 from gateway.http.request import Request
 
-
 READY = Readiness(True)
 
 
