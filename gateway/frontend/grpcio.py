@@ -130,15 +130,14 @@ class GrpcioFrontend:
         return f"{self._address.rpartition(':')[0]}:{port}"
 
     async def drain(self, grace_s: float) -> None:
-        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        # grpcio cancels what arrives while it stops: until all is answered the server stays up, and new
+        # requests are refused with a status that says where to go
         try:
             async with asyncio.timeout(grace_s):
-                await self._idle.wait()  # the server's own stop does not wait for every handler
+                await self._idle.wait()
         except TimeoutError:
             log.warning("drain: %d requests were not answered within %g s", self._unanswered, grace_s)
-        else:
-            await self._server.stop(min(grace_s, _LAST_WORDS_S))
-        await stopping
+        await self._server.stop(_LAST_WORDS_S)
 
     async def close(self) -> None:
         await self._server.stop(None)
