@@ -230,7 +230,6 @@ class Reconciler:
     async def _load_now(self, served: ServedModel, record: VersionRecord, slot: str) -> None:
         instance, link = record.instances[slot], self._links.get(slot)
         model = served.desired
-        instance.attempts += 1
         if link is None or model is None:
             instance.state = InstanceState.ABSENT
             return

@@ -43,7 +43,6 @@ class InstanceRecord:
     placed: Placed
     state: InstanceState = InstanceState.ABSENT
     reason: str = ""
-    attempts: int = 0
     retry_ns: int = NEVER
     servable_id: int = 0
 
