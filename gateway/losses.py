@@ -35,7 +35,7 @@ class Losses:
         servable = servable_of(batch.items[0])
         ledger = self._kills.setdefault(servable, KillLedger())
         again: list[QueueItem] = []
-        alone = batch.close_reason == "suspect"
+        alone = batch.alone
         for item in batch.items:
             if item.state == ItemState.SETTLED:
                 continue

@@ -41,6 +41,7 @@ class Kind(enum.IntEnum):
     FAILED = 31
     CREDITS = 32
     DONE = 33
+    BEGUN = 34
 
 
 class ProtocolError(Exception):
@@ -82,9 +83,12 @@ class Hello(Body, frozen=True):
 
 
 class Goodbye(Body, frozen=True):
-    """Why the sender closes the link."""
+    """Why the sender closes the link. A worker answers a gateway's; `last`: it ends now, nobody else is
+    connected.
+    """
 
     reason: str
+    last: bool = False
 
 
 class SegmentOpened(Body, frozen=True):
@@ -219,7 +223,8 @@ class TensorAt(Body, frozen=True):
 
 class Run(Body, frozen=True):
     """One batch. `deadline_ns` is absolute CLOCK_MONOTONIC, 0 for none: past it the batch is dropped before
-    it starts.
+    it starts. `alone`: nothing runs beside it, whichever gateway it is from, and a BEGUN frame says when it
+    starts.
     """
 
     servable: int
@@ -227,6 +232,7 @@ class Run(Body, frozen=True):
     inputs: tuple[TensorAt, ...]
     outputs: tuple[str, ...]
     deadline_ns: int = 0
+    alone: bool = False
 
 
 class Cancel(Body, frozen=True):
@@ -262,6 +268,14 @@ class Credits(Body, frozen=True):
     """Capacity granted to this gateway, in addition to what it holds."""
 
     credits: int
+
+
+class Begun(Body, frozen=True):
+    """The control request of this id, or the batch that runs alone, is being worked on. If the worker ends
+    now it may be the cause, and what has not begun is not.
+    """
+
+    batch: bool = False
 
 
 class Frame(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 
 from wire.arena import ArenaInvalid, RegionTooLarge
 from wire.datatypes import BYTES, ELEMENT_SIZE_BYTES
-from wire.frames import Done, Kind, Outcome, Run, TensorAt
+from wire.frames import Begun, Done, Kind, Outcome, Run, TensorAt
 from workers.link import Link, LinkClosed
 from workers.runtimes.runtime import RunFailed
 from workers.tensors import NUMPY_TYPES, join_bytes, read
@@ -115,14 +115,17 @@ class Executor:
         is not overtaken, or it would wait for ever.
         """
         for i, job in enumerate(self._waiting):
-            spec = job.entry.spec
-            if job.entry.running >= spec.count:
+            if job.entry.running >= job.entry.spec.count:
                 continue
-            if min(spec.width, self._max_lanes) > self._free:
+            if self._width(job) > self._free:
                 return None
             del self._waiting[i]
             return job
         return None
+
+    def _width(self, job: Job) -> int:
+        """Return how much of the capacity a run takes; one that is to be alone takes all."""
+        return self._max_lanes if job.run.alone else min(job.entry.spec.width, self._max_lanes)
 
     def _lane(self) -> None:
         while True:
@@ -131,7 +134,7 @@ class Executor:
                     self._idle += 1
                     self._change.wait()
                     self._idle -= 1
-                width = min(job.entry.spec.width, self._max_lanes)
+                width = self._width(job)
                 self._free -= width
                 job.entry.running += 1
             done = self._run(job)
@@ -156,6 +159,8 @@ class Executor:
             return Done(
                 outcome, credits, received_ns=job.received_ns, started_ns=started_ns, ended_ns=started_ns
             )
+        if run.alone:
+            link.send(Kind.BEGUN, job.batch, Begun(batch=True))
         outputs = ArenaOutputs(link)
         ran_ns = run_ns = 0
         try:

@@ -35,6 +35,7 @@ class Link:
         sock.setblocking(False)
         self.socket = sock
         self.greeted = False
+        self.left = False  # said goodbye: it will not come back
         self.reader = ArenaReader(segment_bytes + 2 * budget_bytes)
         self.servables: dict[int, LoadedSession] = {}
         self.cancelled: set[int] = set()  # batches that wait here and are not to be started

@@ -1,4 +1,5 @@
-"""The worker process: listens on a Unix socket, serves any number of gateways, ends when none is left.
+"""The worker process: listens on a Unix socket, serves any number of gateways, ends when none is left: at
+once when the last one says goodbye, after the grace period when it just went away.
 
 Three kinds of threads: the main one reads frames and never blocks; one loader does what takes long (load,
 probe, warm up, unload) in the order asked for; the executor's lanes run batches. Credits, the slot's capacity
@@ -18,10 +19,13 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from wire.arena import ArenaInvalid
 from wire.frames import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    Begun,
     Cancel,
     Credits,
     Done,
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wire.frames import Body
+    from workers.runtimes.runtime import Session
     from workers.settings import WorkerSettings
 
 
@@ -67,11 +72,12 @@ class WorkerProcess:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # the loader's
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._to_flush: set[Link] = set()
-        # when the grace period of the gateway that left last ends, None while none has left
+        # when the grace period of the gateway that was lost last ends, None while none has been lost
         self._forget_at: float | None = None
+        self._over = False  # the last gateway said goodbye
 
     def run(self) -> int:
-        """Serve until the last gateway has been gone for the grace period. Returns the exit status."""
+        """Serve until no gateway is left. Returns the exit status."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a signal ends it at once: nothing here outlives it
         listener = socket.socket(fileno=self._settings.listen_fd)
         listener.set_inheritable(False)
@@ -79,12 +85,13 @@ class WorkerProcess:
         self._selector.register(listener, selectors.EVENT_READ, None)
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         threading.Thread(target=self._load_forever, name="loader", daemon=True).start()
-        self._forget_at = time.monotonic() + self._settings.first_connection_s
+        # who started it is connected already, or has died since
+        self._forget_at = time.monotonic() + self._settings.grace_s
         self._serve(listener)
         return 0
 
     def _serve(self, listener: socket.socket) -> None:
-        while True:
+        while not self._over:
             timeout = None if self._forget_at is None else max(self._forget_at - time.monotonic(), 0)
             events = self._selector.select(timeout)
             for key, mask in events:
@@ -163,13 +170,16 @@ class WorkerProcess:
         link.close()
         self._executor.drop(link)
         self._tasks.put(lambda: self._release(link))
-        self._forget_at = time.monotonic() + self._settings.grace_s
+        if not link.left:
+            self._forget_at = time.monotonic() + self._settings.grace_s
+        elif not self._links:
+            self._over = True
         self._grant()
 
     def _release(self, link: Link) -> None:
         """Give up what a gateway that is gone had loaded; runs on the loader, behind its last load."""
         for entry in link.servables.values():
-            self._sessions.release(entry, keep=True)
+            self._sessions.release(entry, keep=not link.left)
         link.servables.clear()
 
     def _grant(self) -> None:
@@ -203,6 +213,8 @@ class WorkerProcess:
         elif kind == Kind.HELLO:
             self._on_hello(link, decode(body, Hello))
         elif kind == Kind.GOODBYE:
+            link.left = True
+            link.send(Kind.GOODBYE, 0, Goodbye("", last=self._links == {link}))
             raise EOFError
         else:
             self._on_control(link, kind, id_, body)
@@ -244,6 +256,7 @@ class WorkerProcess:
 
     def _task(self, link: Link, id_: int, work: Callable[[], Body]) -> None:
         def task() -> None:
+            link.send(Kind.BEGUN, id_, Begun())
             try:
                 link.send(Kind.ANSWER, id_, work())
             except LoadFailed as error:
@@ -281,24 +294,15 @@ class WorkerProcess:
     def _probe(self, link: Link, asked: Probe) -> Body:
         from workers.probe import probe
 
-        session = self._entry(link, asked.servable).session
-        return probe(session, asked.max_batch_size, asked.declared, asked.pads)
+        entry = self._entry(link, asked.servable)
+        return entry.ask(
+            msgspec.structs.replace(asked, servable=0),
+            lambda: probe(entry.session, asked.max_batch_size, asked.declared, asked.pads),
+        )
 
     def _warm_up(self, link: Link, asked: WarmUp) -> Body:
-        from workers.probe import accepted_shapes, generated, run
-
-        session = self._entry(link, asked.servable).session
-        shapes, refusal = accepted_shapes(session, ())
-        if refusal:
-            raise RunFailed(refusal)
-        times = []
-        for rows in asked.batch_sizes:
-            inputs = generated(session.signature, rows, shapes, seed=0)
-            start = time.monotonic_ns()
-            for _ in range(asked.runs):
-                run(session, inputs)
-            times.append((time.monotonic_ns() - start) // max(asked.runs, 1))
-        return WarmedUp(tuple(times))
+        entry = self._entry(link, asked.servable)
+        return entry.ask(msgspec.structs.replace(asked, servable=0), lambda: _warmed_up(entry.session, asked))
 
     def _unload(self, link: Link, unload: Unload) -> Body:
         entry = link.servables.pop(unload.servable, None)
@@ -313,3 +317,24 @@ class WorkerProcess:
             sum(each.arena_bytes for each in self._links.copy()),
             {servable: entry.loaded.memory_bytes for servable, entry in link.servables.copy().items()},
         )
+
+
+def _warmed_up(session: Session, asked: WarmUp) -> WarmedUp:
+    """Run the session as often as asked for.
+
+    Raises:
+        RunFailed: no inputs can be made up for it.
+    """
+    from workers.probe import accepted_shapes, generated, run
+
+    shapes, refusal = accepted_shapes(session, ())
+    if refusal:
+        raise RunFailed(refusal)
+    times = []
+    for rows in asked.batch_sizes:
+        inputs = generated(session.signature, rows, shapes, seed=0)
+        start = time.monotonic_ns()
+        for _ in range(asked.runs):
+            run(session, inputs)
+        times.append((time.monotonic_ns() - start) // max(asked.runs, 1))
+    return WarmedUp(tuple(times))

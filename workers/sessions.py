@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wire.frames import Loaded, ServableSpec, Signature, TensorSpec
 from workers.runtimes.runtime import LoadFailed, Runtime, Session, open_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wire.frames import Body
 
 
 @dataclass(eq=False)
@@ -27,6 +33,16 @@ class LoadedSession:
     running: int = 0
     kept: bool = False  # for a gateway that may come back
     closed: bool = False
+    found: dict[Body, Body] = field(default_factory=dict)  # {question: answer}; the loader's
+
+    def ask(self, question: Body, answer: Callable[[], Body]) -> Body:
+        """Return what was found out before in answer to an equal question, else find it out now: another
+        gateway need not wait, nor disturb what runs.
+        """
+        known = self.found.get(question)
+        if known is None:
+            known = self.found[question] = answer()
+        return known
 
 
 class Sessions:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class WorkerSettings:
     """`listen_fd` is an inherited Unix socket that listens already; `cpus` the processors to run on, empty
     for all; `capacity` how much may run at once (threads on a CPU slot, runs on an accelerator). Without any
-    gateway for `grace_s` the worker exits.
+    gateway for `grace_s` the worker exits, and at once when the last one says goodbye.
     """
 
     name: str
@@ -18,6 +18,5 @@ class WorkerSettings:
     capacity: int
     cpus: tuple[int, ...] = ()
     grace_s: float = 2.0
-    first_connection_s: float = 60.0
     segment_bytes: int = 16 << 20
     budget_bytes: int = 256 << 20

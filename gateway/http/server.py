@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.http.connection import Connection, Limits
 
 if TYPE_CHECKING:
+    import socket
+
     from gateway.http.endpoints import Endpoints
 
 _GRACE_S = 2.0
@@ -30,10 +32,15 @@ class HttpServer:
         self._all_gone = asyncio.Event()
         self._all_gone.set()
 
-    async def start(self, host: str, port: int) -> Address:
-        """Listen; port 0 takes a free one. Returns the bound address. Raises OSError."""
+    async def start(self, host: str, port: int, sock: socket.socket | None = None) -> Address:
+        """Listen; port 0 takes a free one. Returns the bound address. Raises OSError. A `sock` that listens
+        already takes the place of host and port, and is closed at the end.
+        """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: self._accept(loop), host, port)
+        if sock is None:
+            self._server = await loop.create_server(lambda: self._accept(loop), host, port)
+        else:
+            self._server = await loop.create_server(lambda: self._accept(loop), sock=sock)
         bound = self._server.sockets[0].getsockname()
         return Address(bound[0], bound[1])
 

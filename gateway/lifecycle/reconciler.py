@@ -243,6 +243,9 @@ class Reconciler:
         except WorkerLost as error:
             if self._links.get(slot) is link:
                 del self._links[slot]  # the next load is not to be blamed for the link's end
+            if not error.begun:  # another gateway's load, or a run, ended the worker
+                instance.state = InstanceState.ABSENT
+                return
             reason = f"its worker was lost while loading: {error}"
             self._failed(record, instance, reason, retryable=True, lost=True)
         except TimeoutError:

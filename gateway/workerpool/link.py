@@ -12,12 +12,15 @@ import itertools
 import os
 import socket
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from gateway.workerpool.copying import Copy, Copying
 from wire.arena import ArenaFull, ArenaInvalid, ArenaReader, ArenaWriter
 from wire.frames import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    Begun,
     Body,
     Cancel,
     Credits,
@@ -44,10 +47,7 @@ from wire.sockets import receive
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.call import BatchInput, Buffer
-
-# Below this the parts of a batch are joined and copied once more, which is cheaper than one copy call each.
-_JOIN_BELOW_BYTES = 64 << 10
+    from gateway.call import BatchInput
 
 # At most this many regions that were read wait for the next batch; idle memory in the worker's arena, no
 # more.
@@ -57,7 +57,11 @@ T = TypeVar("T", bound=Body)
 
 
 class WorkerLost(Exception):
-    """The worker went away before it answered."""
+    """The worker went away before it answered; `begun`: it was working on this request."""
+
+    def __init__(self, reason: str, *, begun: bool = False) -> None:
+        super().__init__(reason)
+        self.begun = begun
 
 
 class RequestRefused(Exception):
@@ -69,11 +73,21 @@ class RequestRefused(Exception):
 
 
 class LinkEvents(NamedTuple):
-    """What a link tells its owner; called on the loop."""
+    """What a link tells its owner; called on the loop. Only batches that run alone are said to have begun."""
 
+    on_begun: Callable[[int], None]
     on_done: Callable[[int, Done], None]
     on_credits: Callable[[int], None]
     on_lost: Callable[[str], None]
+
+
+@dataclass(eq=False)
+class _Question:
+    """A control request that is not answered yet."""
+
+    answer: type[Body]
+    future: asyncio.Future[Body]
+    begun: bool = False
 
 
 class WorkerLink:
@@ -86,17 +100,19 @@ class WorkerLink:
         name: str,
         segment_bytes: int,
         budget_bytes: int,
+        copying: Copying | None = None,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._loop = loop
         self._events = events
         self._name = name
+        self._copying = copying or Copying(loop)
         self._arena = ArenaWriter(segment_bytes, budget_bytes)
         self._reader = ArenaReader(segment_bytes + 2 * budget_bytes)
         self._frames = FrameReader()
         self._ids = itertools.count(1)
-        self._answers: dict[int, tuple[type[Body], asyncio.Future[Body]]] = {}
+        self._questions: dict[int, _Question] = {}  # {request id: question}
         self._inputs: dict[int, tuple[int, int]] = {}  # {batch id: (segment, offset) of its inputs}
         self._out: deque[tuple[bytes, list[int]]] = deque()  # (data, descriptors)
         self._freed: list[tuple[int, int]] = []  # (segment, offset) of outputs that were read
@@ -105,6 +121,7 @@ class WorkerLink:
         self._flush_due = False
         self._writing = False
         self._hello: asyncio.Future[Hello] = loop.create_future()
+        self._stays: asyncio.Future[bool] = loop.create_future()  # whether the worker outlives our goodbye
         self._lost: str | None = None
         loop.add_reader(sock.fileno(), self._on_readable)
 
@@ -133,14 +150,23 @@ class WorkerLink:
         if self._lost is not None:
             raise WorkerLost(self._lost)
         id_ = next(self._ids)
-        future: asyncio.Future[Body] = self._loop.create_future()
-        self._answers[id_] = (answer, future)
+        question = self._questions[id_] = _Question(answer, self._loop.create_future())
         self._write(encode(kind, id_, body))
         try:
             async with asyncio.timeout(timeout_s):
-                return await future  # type: ignore[return-value]  # the table keeps each answer's type
+                return await question.future  # type: ignore[return-value]  # decoded as the question says
         finally:
-            self._answers.pop(id_, None)
+            self._questions.pop(id_, None)
+
+    async def leave(self, timeout_s: float) -> bool:
+        """Say goodbye and close the link. Returns whether the worker goes on, for other gateways; false too
+        when it does not answer in time.
+        """
+        if self._lost is None:
+            self._write(encode(Kind.GOODBYE, 0, Goodbye("the gateway ends")))
+            await asyncio.wait((self._stays,), timeout=timeout_s)
+        self.close("the gateway has left")
+        return self._stays.result()
 
     def run(
         self,
@@ -150,8 +176,12 @@ class WorkerLink:
         inputs: Sequence[BatchInput],
         outputs: tuple[str, ...],
         deadline_ns: int,
+        *,
+        alone: bool = False,
     ) -> None:
-        """Send a batch: one region of the arena holds all of its inputs.
+        """Send a batch, at once or, a large one, when it has been copied: one region of the arena holds all
+        of its inputs. `alone`: nothing may run beside it
+        in the worker.
 
         Raises:
             ArenaFull: there is no room now, or the link is lost; nothing was sent.
@@ -163,9 +193,9 @@ class WorkerLink:
         region = self._arena.allocate(total)
         self._announce()
         view = self._arena.view(region)
-        at, tensors = 0, []
+        at, tensors, copies = 0, [], []
         for tensor in inputs:
-            _copy(tensor.parts, view[at : at + tensor.size_bytes])
+            copies.append(Copy(tensor.parts, view[at : at + tensor.size_bytes]))
             offset = region.offset + at
             tensors.append(
                 TensorAt(
@@ -173,9 +203,15 @@ class WorkerLink:
                 )
             )
             at += (tensor.size_bytes + 63) & ~63
-        self._inputs[batch] = (region.segment, region.offset)
-        self._write_freed()
-        self._write(encode(Kind.RUN, batch, Run(servable, rows, tuple(tensors), outputs, deadline_ns)))
+        run = encode(Kind.RUN, batch, Run(servable, rows, tuple(tensors), outputs, deadline_ns, alone))
+
+        def send() -> None:
+            if self._lost is None:
+                self._inputs[batch] = (region.segment, region.offset)
+                self._write_freed()
+                self._write(run)
+
+        self._copying.copy(copies, total, send)
 
     def cancel(self, batch: int) -> None:
         """Ask that a batch is not started; it is answered all the same."""
@@ -313,11 +349,15 @@ class WorkerLink:
             self._events.on_credits(decode(body, Credits).credits)
         elif kind in (Kind.ANSWER, Kind.FAILED):
             self._on_answer(kind, id_, body)
+        elif kind == Kind.BEGUN:
+            self._on_begun(id_, decode(body, Begun))
         elif kind == Kind.HELLO:
             if not self._hello.done():
                 self._hello.set_result(decode(body, Hello))
         elif kind == Kind.GOODBYE:
-            self.close(f"the worker closed the link: {decode(body, Goodbye).reason}")
+            goodbye = decode(body, Goodbye)
+            self._stays.set_result(not goodbye.last)
+            self.close(f"the worker closed the link: {goodbye.reason}")
         else:
             raise ProtocolError(f"unknown frame kind {kind}")
 
@@ -327,16 +367,21 @@ class WorkerLink:
             self._arena.free(*region)
             self._announce()
 
+    def _on_begun(self, id_: int, begun: Begun) -> None:
+        if begun.batch:
+            self._events.on_begun(id_)
+        elif (question := self._questions.get(id_)) is not None:
+            question.begun = True
+
     def _on_answer(self, kind: int, id_: int, body: bytes) -> None:
-        waiting = self._answers.get(id_)
-        if waiting is None or waiting[1].done():
+        question = self._questions.get(id_)
+        if question is None or question.future.done():
             return  # asked by somebody who has given up
-        type_, future = waiting
         if kind == Kind.ANSWER:
-            future.set_result(decode(body, type_))
+            question.future.set_result(decode(body, question.answer))
         else:
             failure = decode(body, Failure)
-            future.set_exception(RequestRefused(failure.message, retryable=failure.retryable))
+            question.future.set_exception(RequestRefused(failure.message, retryable=failure.retryable))
 
     def close(self, reason: str) -> None:
         """Close the link and report it lost, once."""
@@ -353,25 +398,14 @@ class WorkerLink:
         self._out.clear()
         for fd in self._frames.take_descriptors():
             os.close(fd)
-        for _, future in self._answers.values():
-            if not future.done():
-                future.set_exception(WorkerLost(reason))
+        for question in self._questions.values():
+            if not question.future.done():
+                question.future.set_exception(WorkerLost(reason, begun=question.begun))
         if not self._hello.done():
             self._hello.set_exception(WorkerLost(reason))
             self._hello.exception()  # nobody may be waiting
+        if not self._stays.done():
+            self._stays.set_result(False)
         self._events.on_lost(reason)
         self._arena.close()
         self._reader.close()
-
-
-def _copy(parts: Sequence[Buffer], view: memoryview) -> None:
-    if len(parts) == 1:
-        view[:] = parts[0]
-    elif len(view) < _JOIN_BELOW_BYTES:
-        view[:] = b"".join(parts)
-    else:
-        at = 0
-        for part in parts:
-            end = at + len(part)
-            view[at:end] = part
-            at = end

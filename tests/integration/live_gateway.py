@@ -115,16 +115,16 @@ class LiveGateway:
     def workers(self) -> dict[str, int]:
         """Return {slot name: process id} of the workers that run now."""
         found = {}
-        try:
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        except OSError:
-            return {}
-        for child in children:
-            name = _slot_of(int(child))
-            if name:
-                found[name] = int(child)
+        for parent in (self.pid, *self.processes()):
+            for child in _children(parent):
+                if name := _slot_of(child):
+                    found[name] = child
         self._known_workers.update(found.values())
         return found
+
+    def processes(self) -> list[int]:
+        """Return the ids of the gateway processes that this one has started, in their order."""
+        return [child for child in _children(self.pid) if "gateway" in _command(child)]
 
     def worker(self, slot: str = "") -> int:
         """Return the process id of a slot's worker, of the only one without a name."""
@@ -133,7 +133,7 @@ class LiveGateway:
 
     def cpu_s(self) -> float:
         """Return the processor time that the gateway and its workers have used."""
-        return sum(_cpu_s(pid) for pid in (self.pid, *self.workers().values()))
+        return sum(_cpu_s(pid) for pid in (self.pid, *self.processes(), *self.workers().values()))
 
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -203,11 +203,22 @@ def is_worker(pid: int) -> bool:
 
 def _slot_of(pid: int) -> str:
     """Return the slot of a worker process, '' for what is none, or has ended."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
-    except OSError:
-        return ""
+    command = _command(pid)
     return str(json.loads(command[-1])["name"]) if "workers" in command and len(command) > 1 else ""
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _cpu_s(pid: int) -> float:

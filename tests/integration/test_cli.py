@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import trustme
 from onnx_models import affine, elementwise
 
 pytestmark = pytest.mark.slow
@@ -121,6 +122,32 @@ def test_infer_explains_what_is_wrong_in_one_line(gateway, arguments, words):
         assert word in error
 
 
+@pytest.fixture(scope="module")
+def secured(gateway, module_models, start_module_gateway, tmp_path_factory):
+    """Another gateway with TLS, for the same models, and the folder of its files."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    issued.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    issued.private_key_pem.write_to_path(folder / "tls.key")
+    options = [f"--tls-cert={folder}/tls.crt", f"--tls-key={folder}/tls.key", f"--grpc-unix={folder}/socket"]
+    arguments = ["--grpc-port=0", "--http-port=0", *options]
+    return start_module_gateway(module_models, arguments=arguments), folder
+
+
+def test_commands_reach_a_gateway_over_tls_and_over_its_unix_socket(secured):
+    process, folder = secured
+    address = f"localhost:{process.grpc.rpartition(':')[2]}"
+    models = crossgate("models", "-a", address, "--tls-ca", folder / "ca.crt")
+    assert "scaled" in models.stdout, models
+    for route in (("-a", address, "--tls-ca", folder / "ca.crt"), ("-a", f"unix:{folder}/socket")):
+        result = crossgate("infer", "scaled", "x=[[1,2,3,4]]", "--json", *route)
+        assert json.loads(result.stdout)["outputs"] == {"y": [[4, 7, 10, 13]]}, result
+    missing = one_line_error(crossgate("models", "-a", address, "--tls-ca", folder / "nothing.crt"))
+    assert "nothing.crt" in missing
+
+
 @pytest.mark.parametrize("command", [("models",), ("infer", "scaled", "x=[[1]]", "--timeout-s", "2")])
 def test_a_gateway_that_is_not_there_is_named(nobody, command):
     error = one_line_error(crossgate(*command, "-a", nobody))
@@ -139,7 +166,9 @@ def test_doctor_says_what_is_there_as_json():
     assert devices["cpu"]["usable"] == "yes"
     assert devices["openvino:CPU"]["usable"] == "yes"
     assert all(device["detail"] for device in found["devices"] if device["usable"] == "no")
-    assert found["frontends"]["grpcio"] == "installed"
+    front_ends = {each["name"]: each for each in found["frontends"]}
+    assert front_ends["grpcio"]["usable"] == "yes"
+    assert front_ends["native"]["detail"]
 
 
 def test_serve_refuses_wrong_settings_in_one_line(tmp_path):
@@ -153,6 +182,10 @@ def test_serve_refuses_wrong_settings_in_one_line(tmp_path):
     assert f"{missing} is not a directory" in one_line_error(crossgate("serve", "--models", missing, *ports))
     level = one_line_error(crossgate("serve", "--models", tmp_path, "--log-level", "loud", *ports))
     assert "none of debug, info, warning, error" in level
+    front_end = one_line_error(crossgate("serve", "--models", tmp_path, "--frontend", "rust", *ports))
+    assert "none of auto, native, grpcio" in front_end
+    alone = one_line_error(crossgate("serve", "--models", tmp_path, "--tls-cert", tmp_path, *ports))
+    assert "--tls-key belong together" in alone
 
 
 @pytest.mark.parametrize("listener", ["grpc", "http"])
@@ -182,7 +215,7 @@ def test_help_names_every_command_and_its_options():
         assert command in result.stdout
     serve = crossgate("serve", "--help")
     assert serve.returncode == 0
-    for option in ("--models", "--slot", "--grpc-port", "--http-port", "--drain-s"):
+    for option in ("--models", "--slot", "--grpc-port", "--http-port", "--drain-s", "--processes"):
         assert option in serve.stdout
 
 
