@@ -24,10 +24,12 @@ from crossgate.errors import (
 from crossgate.request import InferRequest
 from crossgate.result import InferResult
 from crossgate.tensors import Tensor
+from crossgate.tls import tls_credentials
 
 __all__ = [
     "Client",
     "AsyncClient",
+    "tls_credentials",
     "InferRequest",
     "InferResult",
     "Tensor",

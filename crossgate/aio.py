@@ -75,7 +75,9 @@ class AsyncClient:
         self._sleep = sleep
         self._closed = False
         self._credentials = credentials
-        self._options = channel_options(max_message_bytes)
+        self._options = {  # {target: options}; made here for what they may raise
+            target: channel_options(target, max_message_bytes) for target in self._plan.endpoints.targets
+        }
         self._channels: list[grpc.aio.Channel] = []
         self._stubs: list[Any] = []  # one per endpoint, made with the channels by the first call
 
@@ -253,8 +255,8 @@ class AsyncClient:
 
     def _open(self, target: str) -> grpc.aio.Channel:
         if self._credentials is None:
-            return grpc.aio.insecure_channel(target, self._options)
-        return grpc.aio.secure_channel(target, self._credentials, self._options)
+            return grpc.aio.insecure_channel(target, self._options[target])
+        return grpc.aio.secure_channel(target, self._credentials, self._options[target])
 
     def _check_open(self) -> None:
         if self._closed:

@@ -11,7 +11,7 @@ _LAST_RECONNECT_MS = 2_000
 _CONNECT_TIMEOUT_MS = 5_000
 
 
-def channel_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
+def channel_options(target: str, max_message_bytes: int) -> tuple[tuple[str, int | str], ...]:
     """Options for `grpc` and `grpc.aio` channels alike; the limit holds both ways.
 
     gRPC itself never retries: `crossgate.retry` is the only policy. A channel owns its connection, so closing
@@ -19,7 +19,10 @@ def channel_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
     """
     if max_message_bytes <= 0:
         raise ValueError(f"max_message_bytes must be positive, not {max_message_bytes}")
+    # gRPC would name the host after the path of a socket, which strict servers refuse
+    authority = [("grpc.default_authority", "localhost")] if target.startswith("unix:") else []
     return (
+        *authority,
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.enable_retries", 0),

@@ -53,7 +53,8 @@ class Client:
     may then have run for an attempt whose answer was lost; give `retries=0` where that matters. Streams are
     never retried.
 
-    `credentials` are gRPC channel credentials, None for plain text. Messages over `max_message_bytes`, sent
+    An endpoint is `host:port`, or `unix:/path` for a socket. `credentials` are those of `tls_credentials`, or
+    any of gRPC's for channels; None is plain text. Messages over `max_message_bytes`, sent
     or received, fail with `Exhausted`. `clock`, `random` and `sleep` are for tests.
 
     Failed calls raise `CrossgateError`; a wrong argument raises TypeError or ValueError before anything is
@@ -77,12 +78,8 @@ class Client:
         self._plan = CallPlan(Endpoints(endpoints), policy, timeout_s, metadata, clock, random)
         self._sleep = sleep
         self._closed = False
-        options = channel_options(max_message_bytes)
         self._channels = [
-            grpc.insecure_channel(target, options)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options)
-            for target in self._plan.endpoints.targets
+            _open(target, credentials, max_message_bytes) for target in self._plan.endpoints.targets
         ]
         self._stubs = [GRPCInferenceServiceStub(channel) for channel in self._channels]
 
@@ -245,3 +242,10 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the client is closed")
+
+
+def _open(target: str, credentials: grpc.ChannelCredentials | None, max_message_bytes: int) -> grpc.Channel:
+    options = channel_options(target, max_message_bytes)
+    if credentials is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials, options)

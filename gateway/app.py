@@ -1,12 +1,14 @@
 """The process: builds every part, owns the listeners and the tasks, and ends in order.
 
-What ends it: SIGTERM or SIGINT (drain, exit 0; a second one ends it at once), a listener that cannot be
-opened, and a defect in one of its own tasks. Workers, models and requests never do.
+What ends it: SIGTERM or SIGINT (drain, exit 0; a second one ends it at once), the end of the process that has
+started it, a successor that serves, a listener that cannot be opened, and a defect in one of its own tasks.
+Workers, models and requests never do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -18,15 +20,21 @@ from typing import TYPE_CHECKING
 
 from gateway.admission.admission import Admission, Draining
 from gateway.clock import MonotonicClock
+from gateway.control import HandOver, Ready
 from gateway.dataplane import Dataplane
 from gateway.discovery import default_slots, installed_runtimes
-from gateway.frontend.grpcio import GrpcioFrontend
+from gateway.estate import leave_to_supervisor
+from gateway.frontend.choice import FrontendUnavailable, build_frontend, choose_frontend, find_native
+from gateway.frontend.listening import ListenerInvalid, Listening, Tls
 from gateway.frontend.servicers import build_servicers
 from gateway.http.endpoints import Endpoints, Readiness
 from gateway.http.server import HttpServer
 from gateway.lifecycle.catalog import Catalog
-from gateway.lifecycle.directory import DirectorySource
+from gateway.lifecycle.directory import DirectorySource, DirectoryUnreadable
 from gateway.lifecycle.reconciler import Reconciler
+from gateway.ports import Ports
+from gateway.succession import Succession
+from gateway.supervisor import HANDLED
 from gateway.telemetry import logs
 from gateway.telemetry.accounts import Accounts
 from gateway.telemetry.prometheus import Exposition
@@ -35,21 +43,27 @@ from gateway.telemetry.series import (
     ARENA_USED,
     BATCHES_IN_FLIGHT,
     CONFIG_REVISION,
+    CONNECTIONS,
+    CONNECTIONS_TOTAL,
+    HELD_BYTES,
     MODEL_LOAD_SECONDS,
     QUEUE_DEPTH,
     WORKER_MEMORY,
     WORKER_RESTARTS,
     Sample,
 )
-from gateway.telemetry.tracing import Tracing
+from gateway.telemetry.tracing import Tracing, UnsupportedExporter
 from gateway.workerpool.pool import Pool
-from gateway.workerpool.slot import parse_slot
+from gateway.workerpool.rendezvous import FolderUnsafe
+from gateway.workerpool.slot import SlotInvalid, parse_slot
 from gateway.workerpool.worker import WorkerEvents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from gateway.frontend.seam import Frontend
+    from gateway.control import Control, Message
+    from gateway.estate import Estate
+    from gateway.frontend.seam import Traffic
     from gateway.settings import GatewaySettings
     from gateway.workerpool.link import WorkerLink
     from gateway.workerpool.slot import Slot
@@ -58,19 +72,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OnReady = Callable[[str], None]
+_COLLECT_EVERY_OBJECTS = 50_000
+
+OnReady = Callable[[Ready], None]
+# What a user can put right: their messages are enough.
+CANNOT_START = (
+    DirectoryUnreadable,
+    FolderUnsafe,
+    FrontendUnavailable,
+    ListenerInvalid,
+    SlotInvalid,
+    UnsupportedExporter,
+    OSError,
+)
 
 
 class Gateway:
-    """One gateway process. `run` serves until `stop` is called; `on_ready` gets one line when requests may
-    come.
+    """One gateway process. `run` serves until `stop` or `hand_over`; `on_ready` is called once, when requests
+    may come. `machine` are the processors that slots may name.
     """
 
-    def __init__(self, settings: GatewaySettings, slots: Sequence[Slot], on_ready: OnReady) -> None:
+    def __init__(
+        self, settings: GatewaySettings, slots: Sequence[Slot], machine: Iterable[int], on_ready: OnReady
+    ) -> None:
         self._settings = settings
         self._on_ready = on_ready
         self._started = time.monotonic()
         self._stopping = asyncio.Event()
+        self._told = False  # to stop
+        self._handing_over = False
         self._now = asyncio.Event()  # stop at once
         self._ready = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -83,7 +113,11 @@ class Gateway:
         )
         self._admission = Admission(settings.max_held_bytes)
         self._pool = Pool(
-            slots, clock, segment_bytes=settings.segment_bytes, budget_bytes=settings.budget_bytes
+            slots,
+            clock,
+            segment_bytes=settings.segment_bytes,
+            budget_bytes=settings.budget_bytes,
+            folder=settings.pool_folder,
         )
         self._dataplane = Dataplane(
             loop,
@@ -102,13 +136,28 @@ class Gateway:
             WorkerEvents(
                 self._on_up,
                 self._on_down,
+                lambda worker, batch: self._dataplane.on_begun(worker.slot.name, batch),
                 lambda worker, batch, done: self._dataplane.on_done(worker.slot.name, batch, done),
                 lambda worker, credits: self._dataplane.on_credits(worker.slot.name, credits),
             )
         )
-        address = f"{settings.host}:{settings.grpc_port}"
+        inherited = settings.inherited
+        self._choice = choose_frontend(settings.frontend, find_native(), inherits=inherited is not None)
+        if self._choice.reason:
+            log.warning("the front end in Python serves, not the native one: %s", self._choice.reason)
+        self._waits = inherited is not None and inherited.waits
+        self._ports: Ports | None = None  # those that another process can go on with
+        self._succession: Succession | None = None
+        if inherited is not None:
+            self._ports = Ports.of(inherited.listen_fds, (inherited.http_fd,))
+        elif self._choice.name == "native":
+            self._ports = Ports.open(settings)
+            self._succession = Succession(
+                settings, self._ports, lambda: self._pool.folder, tuple(sorted(machine)), self.hand_over
+            )
         servicers = build_servicers(self.catalog, self._accounts)
-        self._frontend: Frontend = GrpcioFrontend(loop, clock, servicers, address, settings.max_message_bytes)
+        listening = _listening(settings, self._ports)
+        self._frontend = build_frontend(self._choice.name, loop, clock, servicers, listening)
         self._exposition = Exposition(self._accounts)
         self._http = HttpServer(
             Endpoints(self._readiness, self._exposition.steps, self._exposition.content_type)
@@ -117,30 +166,67 @@ class Gateway:
 
     def stop(self) -> None:
         """Drain and end; called again, end at once."""
-        if self._stopping.is_set():
+        if self._told:
             self._now.set()
+        self._told = True
         self._stopping.set()
+        if self._succession is not None:
+            self._succession.pass_signal()
+
+    def hand_over(self) -> None:
+        """Another process serves: refuse nothing, finish what is here, and end."""
+        if not self._stopping.is_set():
+            self._handing_over = self._pool.keep_folder = True
+            self._stopping.set()
+
+    def restart(self) -> None:
+        """Start a successor with the same settings, and hand over to it when it serves."""
+        if self._succession is not None:
+            self._succession.ask()
+        else:
+            log.error("only the native front end can hand over to a successor")
+
+    def hear(self, message: Message | None) -> None:
+        """The process that has started this one says something, or has ended."""
+        if message is None:
+            self.stop()
+        elif isinstance(message, HandOver):
+            self.hand_over()
+
+    @property
+    def estate(self) -> Estate | None:
+        """What is left to the successor's supervisor, None where there is no successor."""
+        return self._succession.estate if self._succession is not None else None
 
     async def run(self) -> None:
         """Serve until stopped.
 
         Raises:
             OSError: a listener cannot be opened.
+            ListenerInvalid: its TLS files cannot be used.
+            ExceptionGroup: with one of these, in a process that waits to listen.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        if self._settings.inherited is None:
+            loop.add_signal_handler(signal.SIGUSR2, self.restart)
         self._frontend.start(self._dataplane.on_calls, self._dataplane.on_cancels)
-        http = await self._http.start(self._settings.host, self._settings.http_port)
-        grpc = await self._frontend.listen()
         try:
+            if not self._waits:
+                await self._listen()
             async with self._pool, asyncio.TaskGroup() as tasks:
                 owned = [
                     tasks.create_task(self._follow(), name="source"),
                     tasks.create_task(self._reconciler.run(), name="reconciler"),
-                    tasks.create_task(self._announce(grpc, f"{http.host}:{http.port}"), name="announce"),
+                    tasks.create_task(self._announce(), name="announce"),
                 ]
+                succession = None
+                if self._succession is not None:
+                    succession = tasks.create_task(self._succession.run(), name="succession")
                 await self._stopping.wait()
+                if succession is not None:
+                    succession.cancel()  # too late for one
                 await self._drain()
                 for task in owned:
                     task.cancel()
@@ -149,6 +235,14 @@ class Gateway:
             await self._http.close()
             self._dataplane.close()
             await asyncio.to_thread(self._tracing.close)
+            if self._ports is not None and self.estate is None:
+                self._ports.remove()
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        sock = self._ports.http[0].dup() if self._ports is not None else None
+        http = await self._http.start(settings.host, settings.http_port, sock)
+        self._listens_at = await self._frontend.listen(), f"{http.host}:{http.port}"
 
     async def _follow(self) -> None:
         async for desired in self._source.changes():
@@ -156,20 +250,27 @@ class Gateway:
             self._tracing.set_sampling({name: Sampling(r) for name, r in ratios.items() if r is not None})
             self._reconciler.observe(desired)
 
-    async def _announce(self, grpc: str, http: str) -> None:
+    async def _announce(self) -> None:
         await self._ready.wait()
-        models = self.catalog.models()
+        if self._waits:
+            await self._listen()
+        grpc, http = self._listens_at
         took_s = time.monotonic() - self._started
-        self._on_ready(
-            f"ready grpc={grpc} http={http} models={len(models)} frontend=grpcio in {took_s:.1f} s"
-        )
+        self._on_ready(Ready(grpc, http, len(self.catalog.models()), self._choice.name, took_s))
 
     async def _drain(self) -> None:
-        """Health says NOT_SERVING and new work is refused; what is in flight finishes."""
+        """What is in flight finishes. Health says NOT_SERVING and new work is refused, unless another process
+        serves: then only new connections are left to that one.
+        """
         log.info("draining: %d requests in flight", self._dataplane.unsettled)
-        self._admission.draining = True
-        self.catalog.changed()
-        drained = asyncio.ensure_future(self._frontend.drain(self._settings.drain_s))
+        if self._handing_over:
+            await self._http.close()
+        else:
+            self._admission.draining = True
+            self.catalog.changed()
+        drained = asyncio.ensure_future(
+            self._frontend.drain(self._settings.drain_s, hand_over=self._handing_over)
+        )
         at_once = asyncio.ensure_future(self._now.wait())
         await asyncio.wait((drained, at_once), return_when=asyncio.FIRST_COMPLETED)
         at_once.cancel()
@@ -222,6 +323,7 @@ class Gateway:
         read(ARENA_USED, lambda: [Sample((n,), u) for n, u in self._dataplane.arena_used_bytes().items()])
         read(WORKER_MEMORY, lambda: [Sample((n,), w.resident_bytes) for n, w in self._pool.workers.items()])
         read(CONFIG_REVISION, self._revisions)
+        self._read_traffic()
         read(
             MODEL_LOAD_SECONDS,
             lambda: [
@@ -232,25 +334,87 @@ class Gateway:
             ],
         )
 
+    def _read_traffic(self) -> None:
+        traffic, read = self._frontend.traffic, self._accounts.read_at_scrape
+        read(CONNECTIONS, lambda: [Sample((), t.open) for t in (traffic(),) if t is not None])
+        read(CONNECTIONS_TOTAL, lambda: _connection_samples(traffic()))
+        read(
+            HELD_BYTES,
+            lambda: [
+                sample
+                for t in (traffic(),)
+                if t is not None
+                for sample in (
+                    Sample(("requests",), t.request_bytes),
+                    Sample(("answers",), t.answer_bytes),
+                )
+            ],
+        )
 
-def serve(settings: GatewaySettings, on_ready: OnReady) -> None:
-    """Run a gateway in this process until a signal ends it.
+
+def _connection_samples(traffic: Traffic | None) -> list[Sample]:
+    if traffic is None:
+        return []
+    return [Sample(("accepted",), traffic.accepted), Sample(("refused",), traffic.refused)]
+
+
+def _listening(settings: GatewaySettings, ports: Ports | None) -> Listening:
+    """The front end gets copies of the ports, which it closes."""
+    fds = () if ports is None else tuple(sock.dup().detach() for sock in ports.grpc)
+    tls = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    return Listening(
+        settings.host,
+        settings.grpc_port,
+        settings.max_message_bytes,
+        settings.max_held_bytes,
+        unix=settings.grpc_unix if ports is None else None,
+        fds=fds,
+        tls=tls,
+        max_concurrent_streams=settings.max_concurrent_streams,
+        max_connection_age_s=settings.max_connection_age_s,
+        keepalive_s=settings.keepalive_s,
+        keepalive_timeout_s=settings.keepalive_timeout_s,
+    )
+
+
+def serve(settings: GatewaySettings, on_ready: OnReady, control: Control | None = None) -> None:
+    """Run a gateway in this process until a signal ends it, or who is at the other end of `control`. Does not
+    return where another gateway has followed: then the process goes on as its supervisor.
 
     Raises:
-        OSError: a listener cannot be opened.
-        SlotInvalid, DirectoryUnreadable: a setting is wrong.
+        CANNOT_START: a setting is wrong, or a listener cannot be opened.
+        ExceptionGroup: with one of these, in a process that waits to listen.
     """
     import uvloop
 
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    if settings.inherited is not None:
+        os.sched_setaffinity(0, settings.inherited.machine)
     machine = os.sched_getaffinity(0)
     slots = [parse_slot(text, machine) for text in settings.slots or default_slots(installed_runtimes())]
     if settings.cpus:
         os.sched_setaffinity(0, settings.cpus)  # workers set their own, from all that the machine gave
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logs.configure(settings.log_level)
+    # requests leave no cycles: a collection for every 700 objects only looks at what is in flight, again and
+    # again
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY_OBJECTS, 20, 20)
     sys.setswitchinterval(0.0005)  # the exporter's thread must not hold up the loop for 5 ms
 
     async def main() -> None:
-        await Gateway(settings, slots, on_ready).run()
+        gateway = Gateway(settings, slots, machine, on_ready)
+        if control is not None:
+            control.listen(asyncio.get_running_loop(), gateway.hear)
+        await gateway.run()
+        if gateway.estate is not None:
+            signal.pthread_sigmask(
+                signal.SIG_BLOCK, HANDLED
+            )  # what comes from now on waits for the supervisor
+            await asyncio.sleep(0.01)  # what came before is heard here
+            leave_to_supervisor(gateway.estate)
 
     uvloop.run(main())

@@ -38,7 +38,17 @@ class BatchInput(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     size_bytes: int
-    parts: Sequence[Buffer]
+    parts: list[Buffer]
+
+
+class ShapeKey(Protocol):
+    """Stands for the names, datatypes, shapes and byte counts of a request's tensors, and for nothing else:
+    equal only to itself. `elements_fit`: those of type BYTES are known to hold as many elements as they
+    should.
+    """
+
+    @property
+    def elements_fit(self) -> bool: ...
 
 
 class Origin(Protocol):
@@ -48,14 +58,18 @@ class Origin(Protocol):
         """Deliver replies, at once and without raising. Output buffers are valid only until this returns."""
         ...
 
+    def settle_batch(self, reply: BatchReply) -> None:
+        """Deliver the answers of a batch, all of whose calls are this origin's; under the same conditions."""
+        ...
+
 
 class Call:
     """One inference request.
 
     `deadline_ns` is absolute on the gateway's monotonic clock, None without one. `outputs` names the
     requested outputs, empty for all. `metadata` keys are lower case. `shape_key`, when given, stands
-    for the names, datatypes and shapes of inputs and outputs. `size_bytes` is the size of the encoded
-    message.
+    for the names, datatypes and shapes of inputs and outputs and for the tensors' byte counts. `size_bytes`
+    is the size of the encoded message.
     """
 
     __slots__ = (
@@ -91,7 +105,7 @@ class Call:
         metadata: Mapping[str, str] = {},
         peer: str = "",
         size_bytes: int = 0,
-        shape_key: object | None = None,
+        shape_key: ShapeKey | None = None,
     ) -> None:
         self.id = id
         self.origin = origin
@@ -108,6 +122,10 @@ class Call:
         self.size_bytes = size_bytes
         self.shape_key = shape_key
 
+    def data(self, position: int) -> Buffer:
+        """Return the bytes of the input at this position."""
+        return self.inputs[position].data
+
 
 class Reply(NamedTuple):
     """An answer to one call: outputs or an error. A call is over with the reply whose `final` is true."""
@@ -119,3 +137,19 @@ class Reply(NamedTuple):
     outputs: Sequence[Tensor] = ()
     error: GatewayError | None = None
     final: bool = True
+
+
+class BatchReply(NamedTuple):
+    """The final answers to calls that ran as one batch. Each call gets its rows of every output: `rows` of
+    them from `starts` on, of `total_rows`, which every output has. `total_rows` 0: there is one call, and the
+    outputs are its own as they stand.
+    """
+
+    calls: list[Call]
+    starts: list[int]
+    rows: list[int]
+    total_rows: int
+    model: str
+    version: str
+    revision: int
+    outputs: Sequence[Tensor]

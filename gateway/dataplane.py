@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.admission.admission import check_parameters
 from gateway.call import Tensor
 from gateway.clock import Alarm
 from gateway.errors import Exhausted, GatewayError, InvalidRequest, ModelFailure, NotReady
@@ -24,7 +25,7 @@ from gateway.routing.table import RouteTable
 from gateway.scheduling.deadlines import Deadlines
 from gateway.scheduling.decision import NEVER
 from gateway.scheduling.item import ItemState, QueueItem
-from gateway.scheduling.layout import gather, scatter, wanted_by
+from gateway.scheduling.layout import gather, gather_alike, wanted_by
 from gateway.scheduling.slot import Batch, Hosting, SendImpossible, SendRefused, SlotScheduler
 from gateway.settlement import Settlement, bug, deliver, servable_of
 from wire.arena import ArenaFull, ArenaInvalid, RegionTooLarge
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from gateway.admission.admission import Admission
-    from gateway.call import Call, CallId, Reply
+    from gateway.call import Call, CallId, Reply, ShapeKey
     from gateway.clock import Clock
+    from gateway.scheduling.layout import Plan
     from gateway.servable import Servable
     from gateway.telemetry.accounts import Accounts
     from gateway.telemetry.tracing import Tracing
@@ -62,6 +64,21 @@ class ParameterInvalid(InvalidRequest):
 class ServableGone(NotReady):
     def __init__(self, model: str, version: str, reason: str) -> None:
         super().__init__(f"model {model} version {version} stopped serving: {reason}")
+
+
+class Kind(NamedTuple):
+    """What calls of one shape key have in common: worked out once for all of a burst.
+
+    `timeout_ns` is from arrival, as the request's parameter may say; NEVER without one. So is
+    `default_deadline_ns`, the model's own for requests without a deadline. `items` are those of the burst.
+    """
+
+    servable: Servable
+    plan: Plan
+    priority: int
+    timeout_ns: int
+    default_deadline_ns: int
+    items: list[QueueItem]
 
 
 class Dataplane:
@@ -108,19 +125,30 @@ class Dataplane:
         """Take a burst of calls. Refusals are settled before this returns."""
         now_ns = self._clock.now_ns()
         refused: list[Reply] = []
-        woken: Servable | None = None
+        # by shape key, for this burst: nothing that a kind stands for can change within
+        kinds: dict[ShapeKey | None, Kind] = {}
+        taken: list[Kind] = []
         for call in calls:
-            servable: Servable | None = None
+            kind = kinds.get(call.shape_key)
+            servable = None if kind is None else kind.servable
             try:
-                servable = self._route(call)
-                self._enqueue(call, servable, now_ns)
-                if servable is not woken:
-                    woken = servable
-                    self._wake(servable)
+                if servable is None:
+                    servable = self._route(call)
+                size_bytes, deadline_ns = call.size_bytes, call.deadline_ns
+                self._admission.check(
+                    servable.model, size_bytes, deadline_ns, now_ns, servable.policy.max_request_bytes
+                )
+                if kind is None:
+                    kind = self._kind(call, servable, kinds)
+                    taken.append(kind)
+                kind.items.append(self._item(call, kind, size_bytes, deadline_ns, now_ns))
+                self._admission.held_bytes += size_bytes
             except GatewayError as error:
                 refused.append(self._refuse(call, servable, error, now_ns))
             except Exception as error:
                 refused.append(self._refuse(call, servable, bug(error), now_ns))
+        for kind in taken:
+            refused += self._enqueue(kind, now_ns)
         deliver(refused)
         self._pump(now_ns)
 
@@ -135,38 +163,72 @@ class Dataplane:
             return route.only
         return route.choose(call.version, call.metadata, self._random.random())
 
-    def _enqueue(self, call: Call, servable: Servable, now_ns: int) -> None:
-        """Queue a call.
+    def _kind(self, call: Call, servable: Servable, kinds: dict[ShapeKey | None, Kind]) -> Kind:
+        """Return what holds for all calls like this one; remember it where they all go to this servable.
 
         Raises:
-            GatewayError: why it is not queued.
+            GatewayError: no such call can be queued.
         """
-        policy = servable.policy
-        self._admission.check(call, now_ns, policy.max_request_bytes)
-        plan = servable.plan(call)
-        deadline_ns = NEVER if call.deadline_ns is None else call.deadline_ns
-        if policy.default_deadline_ns is not None and deadline_ns == NEVER:
-            deadline_ns = call.arrived_ns + policy.default_deadline_ns
-        priority = 0
+        policy, key = servable.policy, call.shape_key
+        priority = timeout_ns = 0
         if call.parameters:
-            deadline_ns = _with_timeout(call, deadline_ns)
+            check_parameters(call)
+            timeout_ns = _whole(call, "timeout") * 1000
             priority = _whole(call, "priority")
-        item = QueueItem(
+        kind = Kind(
+            servable,
+            servable.plan(call),
+            policy.priorities.effective(priority) if policy.priorities.levels else 0,
+            timeout_ns or NEVER,
+            policy.default_deadline_ns or NEVER,
+            [],
+        )
+        if key is not None and kind.plan.covers(key) and self.table.find(call.model).is_settled(call.version):
+            kinds[key] = kind
+        return kind
+
+    def _item(
+        self, call: Call, kind: Kind, size_bytes: int, given_deadline_ns: int | None, now_ns: int
+    ) -> QueueItem:
+        servable, plan, priority, timeout_ns, default_deadline_ns, _ = kind
+        deadline_ns = NEVER
+        if given_deadline_ns is not None or timeout_ns != NEVER or default_deadline_ns != NEVER:
+            arrived_ns = call.arrived_ns
+            deadline_ns = (
+                arrived_ns + default_deadline_ns if given_deadline_ns is None else given_deadline_ns
+            )
+            deadline_ns = min(deadline_ns, arrived_ns + timeout_ns, NEVER)
+        tracing = self._tracing
+        return QueueItem(
             call,
             servable,
             plan,
-            rows=plan.rows,
-            size_bytes=plan.size_bytes,
-            priority=policy.priorities.effective(priority) if policy.priorities.levels else 0,
-            enqueued_ns=now_ns,
-            sequence=next(self._sequence),
-            implied_deadline_ns=now_ns + _IMPLIED_DEADLINE_NS,
-            deadline_ns=deadline_ns,
-            trace=self._tracing.sample(call.metadata, call.model) if self._tracing.enabled else None,
+            priority,
+            now_ns,
+            next(self._sequence),
+            now_ns + _IMPLIED_DEADLINE_NS,
+            deadline_ns,
+            tracing.sample(call.metadata, servable.model) if tracing.enabled else None,
+            size_bytes,
         )
-        servable.queues.push(plan.key, item)
-        self._settlement.hold(item)
-        self._deadlines.add(item)
+
+    def _enqueue(self, kind: Kind, now_ns: int) -> list[Reply]:
+        """Queue what was taken of a kind; return the answers to what the queue has no room for."""
+        servable, items = kind.servable, kind.items
+        queues = servable.queues
+        room = queues.room
+        left = items[room:]
+        if left:
+            del items[room:]
+        if items:
+            queues.push(kind.plan.key, items)
+            self._settlement.hold(servable, items)
+            for item in items:
+                if item.deadline_ns != NEVER:
+                    self._deadlines.add(item)
+            self._wake(servable)
+        self._admission.held_bytes -= sum([item.held_bytes for item in left])
+        return [self._refuse(item.call, servable, queues.full(), now_ns) for item in left]
 
     def _refuse(self, call: Call, servable: Servable | None, error: GatewayError, now_ns: int) -> Reply:
         if servable is not None:
@@ -205,9 +267,13 @@ class Dataplane:
             SendRefused: there is no room now.
             SendImpossible: there never will be; the request is settled.
         """
-        plans = [item.plan for item in batch.items]
-        inputs = gather(plans, [item.call for item in batch.items])
-        deadline_ns = max(item.deadline_ns for item in batch.items)
+        calls = [item.call for item in batch.items]
+        if batch.plan is not None:
+            inputs, wanted = gather_alike(batch.plan, calls), batch.plan.wanted
+        else:
+            plans = [item.plan for item in batch.items]
+            inputs, wanted = gather(plans, calls), wanted_by(plans)
+        deadline_ns = max([item.deadline_ns for item in batch.items])
         link = self._links[batch.hosting.slot.name]
         try:
             link.run(
@@ -215,8 +281,9 @@ class Dataplane:
                 batch.hosting.id,
                 batch.rows,
                 inputs,
-                wanted_by(plans),
+                wanted,
                 0 if deadline_ns == NEVER else deadline_ns,
+                alone=batch.alone,
             )
         except ArenaFull as error:
             raise SendRefused from error
@@ -231,6 +298,10 @@ class Dataplane:
             item.batch = batch
 
     # Results come back.
+
+    def on_begun(self, slot_name: str, batch_id: int) -> None:
+        """A worker started a batch that runs alone."""
+        self.slots[slot_name].begin(batch_id)
 
     def on_done(self, slot_name: str, batch_id: int, done: Done) -> None:
         """A worker answered a batch."""
@@ -262,8 +333,7 @@ class Dataplane:
     def _finish(self, slot: SlotScheduler, link: WorkerLink, batch: Batch, done: Done, now_ns: int) -> None:
         if done.outcome == Outcome.OK:
             outputs = [Tensor(t.name, t.datatype, t.shape, link.view(t)) for t in done.outputs]
-            answers = scatter(outputs, [item.plan for item in batch.items])
-            self._losses.budget.succeeded(self._settlement.answer(batch, answers, done, now_ns))
+            self._losses.budget.succeeded(self._settlement.answer(batch, outputs, done, now_ns))
             self._losses.answered(servable_of(batch.items[0]))
             return
         model = batch.hosting.model
@@ -285,10 +355,10 @@ class Dataplane:
                 item.state = ItemState.WAITING
                 item.batch = None
                 servable = servable_of(item)
-                if batch.close_reason == "suspect":
+                if batch.alone:
                     servable.queues.suspect(item)
                 else:
-                    servable.queues.put_back(item.plan.key, item)
+                    servable.queues.push(item.plan.key, [item])
                 self._wake(servable)
 
     def _run_singly(self, batch: Batch, failure: GatewayError, now_ns: int) -> None:
@@ -304,7 +374,7 @@ class Dataplane:
                 item.batch = None
                 servable = servable_of(item)
                 servable.account.record_reruns(1)
-                servable.queues.put_back(("single", item.sequence), item)
+                servable.queues.push(("single", item.sequence), [item])
                 self._wake(servable)
 
     def _on_deserted(self, batch: Batch) -> None:
@@ -443,9 +513,3 @@ def _whole(call: Call, parameter: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ParameterInvalid(call.model, parameter, value)
     return value
-
-
-def _with_timeout(call: Call, deadline_ns: int) -> int:
-    """Return the deadline as the `timeout` parameter, microseconds from arrival, may shorten it."""
-    timeout_us = _whole(call, "timeout")
-    return min(deadline_ns, call.arrived_ns + timeout_us * 1000) if timeout_us > 0 else deadline_ns

@@ -139,14 +139,25 @@ class Servable:
         Raises:
             InvalidRequest: naming the tensor, what was expected and what came.
         """
-        inputs = call.inputs
-        key = call.shape_key or (tuple([tensor[:3] for tensor in inputs]), call.outputs)
-        plan = self._plans.get(key)
+        key = call.shape_key
+        if key is not None:
+            plan = self._plans.get(key)
+            if plan is not None and plan.covers(key):
+                return plan
+        shapes = (tuple([tensor[:3] for tensor in call.inputs]), call.outputs)
+        plan = self._plans.get(shapes)
         if plan is None:
             plan = self._make_plan(call)
-            if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
+        self._check_sizes(call, plan)
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        self._plans[shapes] = plan
+        if key is not None:
+            self._plans[key] = plan  # the same plan for all keys of these shapes
+        return plan
+
+    def _check_sizes(self, call: Call, plan: Plan) -> None:
+        inputs = call.inputs
         for position, size_bytes, filling in plan.inputs:
             tensor = inputs[position]
             if tensor.datatype == BYTES:
@@ -159,7 +170,6 @@ class Servable:
                     tensor.name,
                     f"has {len(tensor.data)} bytes, {tensor.datatype} {list(tensor.shape)} takes {expected}",
                 )
-        return plan
 
     def _make_plan(self, call: Call) -> Plan:
         positions = self._positions(call)
@@ -190,6 +200,8 @@ class Servable:
             self.batchable,
             call.outputs,
             cuts,
+            fixed=all(spec.datatype != BYTES for spec in self.signature.inputs),
+            plain=not call.outputs and not cuts,
         )
 
     def _positions(self, call: Call) -> list[int]:

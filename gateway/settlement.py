@@ -12,9 +12,10 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from gateway.call import Reply
+from gateway.call import BatchReply, Reply
 from gateway.errors import Bug, Cancelled, Expired, GatewayError
 from gateway.scheduling.item import ItemState
+from gateway.scheduling.layout import check_rows, scatter, split
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.trace import BatchTrace, FailureTrace, MemberTrace
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.call import Call, CallId, Tensor
     from gateway.clock import Clock
     from gateway.scheduling.item import QueueItem
+    from gateway.scheduling.layout import Plan
     from gateway.scheduling.slot import Batch
     from gateway.servable import Servable
     from gateway.telemetry.accounts import Accounts
@@ -70,11 +72,12 @@ class Settlement:
         self._on_deserted = on_deserted
         self._epoch_offset_ns = time.time_ns() - clock.now_ns()
 
-    def hold(self, item: QueueItem) -> None:
-        """Take charge of a call that was queued."""
-        self.items[item.call.id] = item
-        self._admission.held_bytes += item.call.size_bytes
-        servable_of(item).unsettled += 1
+    def hold(self, servable: Servable, items: Sequence[QueueItem]) -> None:
+        """Take charge of calls that were queued, whose bytes admission has counted."""
+        held = self.items
+        for item in items:
+            held[item.id] = item
+        servable.unsettled += len(items)
 
     def refuse(self, call: Call, error: GatewayError, version: str, revision: int, now_ns: int) -> Reply:
         """Account for a call that is not queued; return its answer. `version` is '' where it was not
@@ -92,30 +95,34 @@ class Settlement:
             )
         return Reply(call, call.model, version, revision, error=error)
 
-    def answer(self, batch: Batch, answers: Sequence[Sequence[Tensor]], done: Done, now_ns: int) -> int:
-        """Settle the members that still wait with their outputs, and account for the run; return how many."""
+    def answer(self, batch: Batch, outputs: Sequence[Tensor], done: Done, now_ns: int) -> int:
+        """Settle the members that still wait with their parts of the outputs, and account for the run; return
+        how many.
+
+        Raises:
+            OutputRowsWrong: the outputs are not the rows of the inputs; nothing was settled.
+        """
         servable = servable_of(batch.items[0])
-        model, version, revision = servable.model, servable.version, servable.revision
-        replies: list[Reply] = []
-        rows: list[int] = []
-        queued_ns: list[int] = []
-        total_ns: list[int] = []
-        settled: list[QueueItem] = []
-        for item, outputs in zip(batch.items, answers, strict=True):
-            if item.state == ItemState.SETTLED:
-                continue
-            replies.append(Reply(item.call, model, version, revision, outputs))
-            rows.append(item.rows)
-            queued_ns.append(done.started_ns - item.enqueued_ns)
-            total_ns.append(now_ns - item.call.arrived_ns)
-            settled.append(item)
-            self._release(item)
-        deliver(replies)
+        plan = batch.plan
+        if plan is not None and plan.plain:
+            settled = self._answer_at_once(batch, plan, servable, outputs)
+        else:
+            settled = self._answer_singly(batch, servable, outputs)
+        items = self.items
+        held_bytes = 0
+        for item in settled:
+            item.state = ItemState.SETTLED
+            item.batch = None  # a cycle otherwise, which would keep the tensors until the next collection
+            held_bytes += item.held_bytes
+            del items[item.id]
+        servable.unsettled -= len(settled)
+        self._admission.held_bytes -= held_bytes
+        started_ns = done.started_ns
         servable.account.record_batch(
-            rows,
-            queued_ns,
-            total_ns,
-            done.ran_ns - done.started_ns,
+            [item.rows for item in settled],
+            [started_ns - item.enqueued_ns for item in settled],
+            [now_ns - item.arrived_ns for item in settled],
+            done.ran_ns - started_ns,
             done.run_ns,
             done.ended_ns - done.ran_ns - done.run_ns,
             batch.close_reason,
@@ -127,6 +134,45 @@ class Settlement:
         if self._tracing.enabled:
             self._trace(batch, servable, settled, done, now_ns)
         return len(settled)
+
+    def _answer_at_once(
+        self, batch: Batch, plan: Plan, servable: Servable, outputs: Sequence[Tensor]
+    ) -> list[QueueItem]:
+        """Answer a batch whose members all have one plan, and are to get all outputs."""
+        check_rows(outputs, batch.rows, plan)
+        rows = plan.rows
+        waiting = [item for item in batch.items if item.state != ItemState.SETTLED]
+        if len(waiting) == len(batch.items):
+            starts = list(range(0, batch.rows, rows)) if rows else [0]
+        else:
+            starts = [i * rows for i, item in enumerate(batch.items) if item.state != ItemState.SETTLED]
+        calls = [item.call for item in waiting]
+        if calls:
+            deliver_batch(
+                BatchReply(
+                    calls,
+                    starts,
+                    [rows] * len(calls),
+                    batch.rows if plan.batchable else 0,
+                    servable.model,
+                    servable.version,
+                    servable.revision,
+                    outputs,
+                )
+            )
+        return waiting
+
+    def _answer_singly(self, batch: Batch, servable: Servable, outputs: Sequence[Tensor]) -> list[QueueItem]:
+        answers = scatter(outputs, [item.plan for item in batch.items])
+        model, version, revision = servable.model, servable.version, servable.revision
+        settled = []
+        replies = []
+        for item, answer in zip(batch.items, answers, strict=True):
+            if item.state != ItemState.SETTLED:
+                settled.append(item)
+                replies.append(Reply(item.call, model, version, revision, answer))
+        deliver(replies)
+        return settled
 
     def fail(self, items: Iterable[QueueItem], error: GatewayError, now_ns: int) -> None:
         """Settle those of the items that still wait, with an error."""
@@ -158,8 +204,8 @@ class Settlement:
         item.state = ItemState.SETTLED
         item.batch = None  # a cycle otherwise, which would keep the tensors until the next collection
         servable_of(item).unsettled -= 1
-        self._admission.held_bytes -= item.call.size_bytes
-        del self.items[item.call.id]
+        self._admission.held_bytes -= item.held_bytes
+        del self.items[item.id]
 
     def _abandon(self, item: QueueItem) -> None:
         """Take an item that gets no outputs out of its queue or batch."""
@@ -229,6 +275,15 @@ def bug(error: Exception) -> Bug:
     told = Bug(uuid.uuid4().hex[:12])
     log.error("bug in the data plane, error id %s", told.error_id, exc_info=error)
     return told
+
+
+def deliver_batch(reply: BatchReply) -> None:
+    """Hand the answers of a batch to the origin of its calls; one by one where there are several."""
+    origin = reply.calls[0].origin
+    if all(call.origin is origin for call in reply.calls):
+        origin.settle_batch(reply)
+    else:
+        deliver(split(reply))
 
 
 def deliver(replies: Sequence[Reply]) -> None:

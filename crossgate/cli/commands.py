@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossgate.cli import output
+from crossgate.cli.bench import bench
+
+if TYPE_CHECKING:
+    from gateway.control import Ready
+    from gateway.settings import GatewaySettings
 
 app = typer.Typer(
     help="Crossgate: a gRPC inference gateway for CPU, CUDA and OpenVINO devices.",
@@ -17,8 +22,16 @@ app = typer.Typer(
 )
 
 Address = Annotated[
-    str, typer.Option("--address", "-a", help="The gateway's gRPC address.", envvar="CROSSGATE_ADDRESS")
+    str,
+    typer.Option(
+        "--address", "-a", help="The gateway's gRPC address, or unix:/path.", envvar="CROSSGATE_ADDRESS"
+    ),
 ]
+TlsCa = Annotated[
+    Path | None, typer.Option(help="PEM file of who has signed the gateway's certificate: turns TLS on.")
+]
+TlsCertificate = Annotated[Path | None, typer.Option(help="Your own certificate, PEM: turns TLS on.")]
+TlsKey = Annotated[Path | None, typer.Option(help="Its key, PEM.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 
@@ -67,16 +80,54 @@ def serve(
             help="Share of requests traced, where OTEL_EXPORTER_OTLP_ENDPOINT is set.", min=0, max=1
         ),
     ] = 0.01,
+    frontend: Annotated[
+        str, typer.Option(help="native, grpcio (in Python), or auto: native where it was built.")
+    ] = "auto",
+    grpc_unix: Annotated[
+        Path | None, typer.Option(help="A Unix socket for gRPC, beside the TCP port and without TLS.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="PEM certificate chain for the gRPC port; a replaced file is taken up."),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Ask clients for a certificate that this CA has signed.")
+    ] = None,
+    max_concurrent_streams: Annotated[
+        int, typer.Option(help="The limit of one connection.", min=1, max=2**31 - 1)
+    ] = 1024,
+    max_connection_age_s: Annotated[
+        float, typer.Option(help="Ask older connections to go and come again; 0 never.", min=0)
+    ] = 0.0,
+    keepalive_s: Annotated[
+        float, typer.Option(help="Ping a client that has been silent for so long; 0 never.", min=0)
+    ] = 60.0,
+    keepalive_timeout_s: Annotated[
+        float, typer.Option(help="Close the connection that does not answer a ping.", min=0.001)
+    ] = 20.0,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Gateway processes that share the port and the workers; HTTP ports follow each other.", min=1
+        ),
+    ] = 1,
+    pool_folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="For the workers' sockets: a gateway that starts again within 2 s finds its workers there."
+        ),
+    ] = None,
 ) -> None:
-    """Serve a directory of models until SIGTERM."""
-    from gateway.app import serve as run
-    from gateway.lifecycle.directory import DirectoryUnreadable
-    from gateway.settings import GatewaySettings
-    from gateway.telemetry.tracing import UnsupportedExporter
-    from gateway.workerpool.slot import SlotInvalid
+    """Serve a directory of models until SIGTERM; SIGUSR2 restarts in place."""
+    from gateway.settings import FRONT_ENDS, GatewaySettings
 
     if log_level not in ("debug", "info", "warning", "error"):
         output.fail(f"--log-level {log_level!r} is none of debug, info, warning, error")
+    if frontend not in FRONT_ENDS:
+        output.fail(f"--frontend {frontend!r} is none of {', '.join(FRONT_ENDS)}")
+    if (tls_cert is None) != (tls_key is None) or (tls_client_ca is not None and tls_cert is None):
+        output.fail("--tls-cert and --tls-key belong together, and --tls-client-ca needs both")
     slots = tuple(slot or ())
     if repeated := sorted({each for each in slots if slots.count(each) > 1}):
         output.fail(f"--slot {repeated[0]} is given twice; a slot has one worker and a `capacity`")
@@ -94,11 +145,47 @@ def serve(
         budget_bytes=arena_budget_mib << 20,
         log_level=log_level,
         trace_ratio=trace_ratio,
+        frontend=frontend,
+        grpc_unix=str(grpc_unix) if grpc_unix is not None else None,
+        tls_certificate=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        max_concurrent_streams=max_concurrent_streams,
+        max_connection_age_s=max_connection_age_s,
+        keepalive_s=keepalive_s,
+        keepalive_timeout_s=keepalive_timeout_s,
+        processes=processes,
+        pool_folder=pool_folder,
     )
+    (_serve_alone if processes == 1 else _serve_together)(settings)
+
+
+def _serve_alone(settings: GatewaySettings) -> None:
+    from gateway.app import CANNOT_START
+    from gateway.app import serve as run
+
     try:
-        run(settings, lambda line: print(line, flush=True))
-    except (DirectoryUnreadable, SlotInvalid, UnsupportedExporter, OSError) as error:
+        run(settings, _announce)
+    except CANNOT_START as error:
         output.fail(str(error))
+
+
+def _serve_together(settings: GatewaySettings) -> None:
+    from gateway.child import ChildFailed
+    from gateway.supervisor import supervise
+    from gateway.workerpool.rendezvous import FolderUnsafe
+
+    if settings.frontend == "grpcio":
+        output.fail(f"--processes {settings.processes} needs the native front end")
+    try:
+        status = supervise(settings, _announce)
+    except (ChildFailed, FolderUnsafe, OSError) as error:
+        output.fail(str(error))
+    raise typer.Exit(status)
+
+
+def _announce(ready: Ready) -> None:
+    print(ready, flush=True)
 
 
 def _cpus(text: str) -> tuple[int, ...]:
@@ -120,11 +207,18 @@ def _cpus(text: str) -> tuple[int, ...]:
 
 
 @app.command()
-def models(address: Address = DEFAULT_ADDRESS, json: AsJson = False) -> None:
+def models(
+    address: Address = DEFAULT_ADDRESS,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    json: AsJson = False,
+) -> None:
     """List the models that a gateway knows, with their versions and state."""
-    from crossgate.cli.remote import list_models
+    from crossgate.cli.remote import credentials_of, list_models
 
-    output.rows(("model", "version", "state", "reason"), list_models(address), as_json=json)
+    found = list_models(address, credentials_of(tls_ca, tls_cert, tls_key))
+    output.rows(("model", "version", "state", "reason"), found, as_json=json)
 
 
 @app.command()
@@ -141,33 +235,44 @@ def infer(
         list[str] | None, typer.Option("--output", "-o", help="An output to ask for; default all.")
     ] = None,
     timeout_s: Annotated[float, typer.Option(help="The deadline.", min=0.001)] = 10.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
     json: AsJson = False,
 ) -> None:
     """Send one request and print the answer."""
-    from crossgate.cli.remote import infer_once
+    from crossgate.cli.remote import credentials_of, infer_once
 
-    infer_once(model, inputs or [], address, tuple(outputs or ()), timeout_s, as_json=json)
+    credentials = credentials_of(tls_ca, tls_cert, tls_key)
+    infer_once(model, inputs or [], address, credentials, tuple(outputs or ()), timeout_s, as_json=json)
 
 
 @app.command()
 def doctor(json: AsJson = False) -> None:
     """Say which runtimes and devices this machine has, and why others are unavailable."""
     from gateway.discovery import find_devices, find_runtimes
+    from gateway.frontend.choice import find_frontends
 
     runtimes = [(f.name, f.version or "-", f.detail) for f in find_runtimes()]
     devices = [(f.device, "yes" if f.usable else "no", f.detail) for f in find_devices()]
+    front_ends = [(f.name, "yes" if f.usable else "no", f.detail) for f in find_frontends()]
     if json:
         output.as_json(
             {
                 "runtimes": [dict(zip(("name", "version", "detail"), row, strict=True)) for row in runtimes],
                 "devices": [dict(zip(("device", "usable", "detail"), row, strict=True)) for row in devices],
-                "frontends": {"grpcio": "installed"},
+                "frontends": [
+                    dict(zip(("name", "usable", "detail"), row, strict=True)) for row in front_ends
+                ],
             }
         )
         return
     output.rows(("runtime", "version", "detail"), runtimes)
     output.rows(("device", "usable", "detail"), devices)
-    output.rows(("front end", "usable", "detail"), [("grpcio", "yes", "the reference front end")])
+    output.rows(("front end", "usable", "detail"), front_ends)
+
+
+app.command()(bench)
 
 
 @app.command()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossgate import Client, CrossgateError
+from crossgate import Client, CrossgateError, tls_credentials
 from crossgate.cli import output
+
+if TYPE_CHECKING:
+    import grpc
 
 _DTYPES = {
     "BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
@@ -18,9 +21,21 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def list_models(address: str) -> list[tuple[str, str, str, str]]:
+def credentials_of(
+    ca: Path | None, certificate: Path | None, key: Path | None
+) -> grpc.ChannelCredentials | None:
+    """Read the options for TLS; None without any."""
+    if ca is None and certificate is None and key is None:
+        return None
+    try:
+        return tls_credentials(ca, certificate=certificate, key=key)
+    except (OSError, ValueError) as error:
+        output.fail(f"TLS: {error}")
+
+
+def list_models(address: str, credentials: grpc.ChannelCredentials | None) -> list[tuple[str, str, str, str]]:
     """Return (model, version, state, reason) of everything a gateway knows."""
-    with Client(address, timeout_s=5.0) as client:
+    with Client(address, timeout_s=5.0, credentials=credentials) as client:
         try:
             return [(m.name, m.version, m.state, m.reason) for m in client.models()]
         except CrossgateError as error:
@@ -28,11 +43,18 @@ def list_models(address: str) -> list[tuple[str, str, str, str]]:
 
 
 def infer_once(
-    model: str, inputs: list[str], address: str, outputs: tuple[str, ...], timeout_s: float, *, as_json: bool
+    model: str,
+    inputs: list[str],
+    address: str,
+    credentials: grpc.ChannelCredentials | None,
+    outputs: tuple[str, ...],
+    timeout_s: float,
+    *,
+    as_json: bool,
 ) -> None:
     """Send one request made of NAME=VALUE texts and print what comes back."""
     name, _, version = model.partition("/")
-    with Client(address, timeout_s=timeout_s) as client:
+    with Client(address, timeout_s=timeout_s, credentials=credentials) as client:
         try:
             metadata = client.model_metadata(name, version)
             if not inputs:

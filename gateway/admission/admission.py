@@ -49,19 +49,29 @@ class Admission:
         self.held_bytes = 0
         self._max_held_bytes = max_held_bytes
 
-    def check(self, call: Call, now_ns: int, max_request_bytes: int | None) -> None:
-        """Let a call pass.
+    def check(
+        self, model: str, size_bytes: int, deadline_ns: int | None, now_ns: int, max_request_bytes: int | None
+    ) -> None:
+        """Let a call of this size and deadline pass.
 
         Raises:
             GatewayError: why not.
         """
         if self.draining:
             raise Draining
-        if call.deadline_ns is not None and call.deadline_ns <= now_ns:
+        if deadline_ns is not None and deadline_ns <= now_ns:
             raise DeadlinePassed
-        if max_request_bytes is not None and call.size_bytes > max_request_bytes:
-            raise MessageTooLarge(call.model, call.size_bytes, max_request_bytes)
-        if self.held_bytes + call.size_bytes > self._max_held_bytes:
+        if max_request_bytes is not None and size_bytes > max_request_bytes:
+            raise MessageTooLarge(model, size_bytes, max_request_bytes)
+        if self.held_bytes + size_bytes > self._max_held_bytes:
             raise GatewayFull(self._max_held_bytes)
-        if call.parameters and call.parameters.get("sequence_id"):
-            raise SequencesNotOffered(call.model)
+
+
+def check_parameters(call: Call) -> None:
+    """Let a call's parameters pass.
+
+    Raises:
+        SequencesNotOffered
+    """
+    if call.parameters.get("sequence_id"):
+        raise SequencesNotOffered(call.model)

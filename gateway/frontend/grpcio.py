@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import socket
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,15 +21,18 @@ from gateway.call import Call
 from gateway.errors import Bug, Exhausted, GatewayError
 from gateway.frontend.burst import Burst
 from gateway.frontend.codec import ResponseEncoder
+from gateway.frontend.listeners import open_listeners, server_options
 from gateway.frontend.reading import RequestReader
 from gateway.frontend.status import pushback, status_code, status_message
+from gateway.scheduling.layout import split
 from protos import inference_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from gateway.call import CallId, Reply
+    from gateway.call import BatchReply, CallId, Reply
     from gateway.clock import Clock
+    from gateway.frontend.listening import Listening
     from gateway.frontend.seam import OnCalls, OnCancels, Servicers
 
 log = logging.getLogger(__name__)
@@ -68,23 +70,20 @@ class ResponseTooLarge(Exhausted):
 
 
 class GrpcioFrontend:
-    """`address` is `host:port` or `unix:/path`; port 0 takes a free one. `max_message_bytes` holds both
-    ways.
-    """
+    """`max_message_bytes` holds both ways. Inherited sockets cannot be taken over."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         servicers: Servicers,
-        address: str,
-        max_message_bytes: int,
+        listening: Listening,
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._servicers = servicers
-        self._address = address
-        self._max_message_bytes = max_message_bytes
+        self._listening = listening
+        self._max_message_bytes = listening.max_message_bytes
         self._reader = RequestReader()
         self._encoder = ResponseEncoder()
         self._ids = itertools.count(1)
@@ -93,15 +92,7 @@ class GrpcioFrontend:
         self._idle = asyncio.Event()
         self._idle.set()
         self._unanswered = 0
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", -1),  # checked here, with a message that names the limit
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ]
-        )
+        self._server = grpc.aio.server(options=server_options(listening))
         self._server.add_generic_rpc_handlers((_Handlers(self._methods()),))
 
     def _methods(self) -> dict[str, grpc.RpcMethodHandler]:
@@ -119,17 +110,11 @@ class GrpcioFrontend:
         self._burst = Burst(self._loop, self._clock, on_calls, on_cancels)
 
     async def listen(self) -> str:
-        _check_free(self._address)
-        try:
-            port = self._server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._address}: {error}") from error
+        address = open_listeners(self._server, self._listening)
         await self._server.start()
-        if self._address.startswith("unix:"):
-            return self._address
-        return f"{self._address.rpartition(':')[0]}:{port}"
+        return address
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self, grace_s: float, *, hand_over: bool = False) -> None:
         # grpcio cancels what arrives while it stops: until all is answered the server stays up, and new
         # requests are refused with a status that says where to go
         try:
@@ -148,6 +133,12 @@ class GrpcioFrontend:
             if future is None or future.done():
                 continue
             future.set_result(self._answer(reply))
+
+    def traffic(self) -> None:
+        return None  # grpcio does not tell
+
+    def settle_batch(self, reply: BatchReply) -> None:
+        self.settle(split(reply))
 
     def _answer(self, reply: Reply) -> Answer:
         if reply.error is not None:
@@ -350,20 +341,6 @@ def _stream_message(pending: Pending, answer: Answer) -> bytes:
         response.infer_response.id = pending.call.request_id if pending.call is not None else ""
     response.infer_response.parameters["triton_final_response"].bool_param = True
     return response.SerializeToString()
-
-
-def _check_free(address: str) -> None:
-    """Raise OSError in plain words where gRPC would write to stderr and name its debug variables."""
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix:") or not int(port):
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), int(port)))
-        except OSError as error:
-            raise OSError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 def _bug(error: Exception) -> Bug:

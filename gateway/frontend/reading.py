@@ -26,12 +26,11 @@ _LESSONS_PER_HIT = 0.1
 _RAW_TAG = b"\x3a"
 
 
-class ShapeKey:
-    """Stands for the names, datatypes and shapes of a request's tensors: equal only to itself, and quick to
-    look up.
-    """
+class LayoutKey:
+    """The shape key of the requests of one layout, whose BYTES are not looked at."""
 
     __slots__ = ()
+    elements_fit = False
 
 
 class _Layout(NamedTuple):
@@ -42,7 +41,7 @@ class _Layout(NamedTuple):
     spans: tuple[tuple[int, int], ...]
     request: Request
     heads: tuple[tuple[str, str, tuple[int, ...]], ...]
-    key: ShapeKey
+    key: LayoutKey
 
 
 class RequestReader:
@@ -55,7 +54,7 @@ class RequestReader:
         self._layouts: dict[bytes, _Layout] = {}  # {head: layout}
         self._lessons = float(_FREE_LESSONS)
 
-    def read(self, message: bytes) -> tuple[Request, ShapeKey | None]:
+    def read(self, message: bytes) -> tuple[Request, LayoutKey | None]:
         """Read a ModelInferRequest.
 
         Raises:
@@ -103,7 +102,7 @@ class RequestReader:
             tuple(reversed(spans)),
             request._replace(inputs=()),
             tuple((tensor.name, tensor.datatype, tensor.shape) for tensor in request.inputs),
-            ShapeKey(),
+            LayoutKey(),
         )
 
 

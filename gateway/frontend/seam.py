@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.call import Call, CallId, Reply
+from gateway.call import BatchReply, Call, CallId, Reply
 
 OnCalls = Callable[[Sequence[Call]], None]
 OnCancels = Callable[[Sequence[CallId]], None]
@@ -28,6 +28,18 @@ class Servicers(NamedTuple):
     streams: Mapping[str, StreamServicer]
 
 
+class Traffic(NamedTuple):
+    """Connections: open now, accepted so far, closed because of what the peer did. Bytes of memory: held by
+    requests that are being read or are not settled, and by answers that have not left.
+    """
+
+    open: int
+    accepted: int
+    refused: int
+    request_bytes: int
+    answer_bytes: int
+
+
 class Frontend(Protocol):
     """One transport. `start` returns at once; `settle` is synchronous and never raises."""
 
@@ -41,13 +53,21 @@ class Frontend(Protocol):
         """
         ...
 
+    def settle_batch(self, reply: BatchReply) -> None:
+        """Send the answers of a batch; as `settle`."""
+        ...
+
+    def traffic(self) -> Traffic | None:
+        """Return what its connections do, None where the transport does not tell."""
+        ...
+
     async def listen(self) -> str:
         """Open the listener; return its address as `host:port`."""
         ...
 
-    async def drain(self, grace_s: float) -> None:
-        """Take no new connections and requests, and wait until what is in flight is answered, up to
-        `grace_s`.
+    async def drain(self, grace_s: float, *, hand_over: bool = False) -> None:
+        """Ask connections to go, and wait until what is in flight is answered, up to `grace_s`. `hand_over`:
+        another process accepts from the same sockets, and what still comes here is to be served.
         """
         ...
 

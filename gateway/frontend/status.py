@@ -52,10 +52,12 @@ def status_message(error: GatewayError) -> str:
     return encoded[: MAX_MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
 
 
+def retry_after_ms(error: GatewayError) -> int | None:
+    """Return when a client may try again, None where a retry makes no sense."""
+    return error.retry_after_ms if isinstance(error, Exhausted) else None
+
+
 def pushback(error: GatewayError) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata that tells a client when to try again; empty where a retry makes no
-    sense.
-    """
-    if isinstance(error, Exhausted) and error.retry_after_ms is not None:
-        return ((PUSHBACK_KEY, str(error.retry_after_ms)),)
-    return ()
+    """Return the trailing metadata that says the same; empty for None."""
+    after_ms = retry_after_ms(error)
+    return () if after_ms is None else ((PUSHBACK_KEY, str(after_ms)),)

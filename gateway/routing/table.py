@@ -64,6 +64,10 @@ class ModelRoute:
             return None
         return self.ready.get(next(iter(self.split)))
 
+    def is_settled(self, version: str) -> bool:
+        """Whether the choice depends on neither the request's metadata nor chance."""
+        return bool(version) or self.only is not None
+
     def choose(self, version: str, metadata: Mapping[str, str], draw: float) -> Servable:
         """Return the servable for a request. `draw` is uniform in [0, 1).
 

@@ -67,6 +67,8 @@ class QueueView(NamedTuple):
     """A queue as this slot sees it. `entries` holds no more than one batch can take, `waiting` counts all.
 
     `width` is the credits that one run takes; `room` how many more runs of this servable the slot may hold.
+    `even`, where it is not 0, is the number of rows and the entries' order is by time: then no deadline is
+    before `due_ns`, and all entries are of one size.
     """
 
     entries: Sequence[Waiting]
@@ -80,6 +82,8 @@ class QueueView(NamedTuple):
     cost: Cost
     elsewhere: Sequence[Elsewhere] = ()
     alone: bool = False
+    even: int = 0
+    due_ns: int = 0
 
 
 class SlotView(NamedTuple):
@@ -151,14 +155,17 @@ def _has_credits(slot: SlotView, queue: QueueView) -> bool:
 def _consider(now_ns: int, slot: SlotView, queue: QueueView, index: int) -> Decision:
     """Return what this queue would do if the slot were its own."""
     start_ns = max(now_ns, slot.ready_ns)
-    viable = [
-        i
-        for i, entry in enumerate(queue.entries)
-        if entry.deadline_ns >= start_ns + queue.cost.floor_ns and entry.rows
-    ]
-    if not viable:
-        return IDLE
-    picks, rows, reason = _largest(start_ns, slot, queue, viable)
+    closed = _even(start_ns, slot, queue) if queue.even else None
+    if closed is None:
+        viable = [
+            i
+            for i, entry in enumerate(queue.entries)
+            if entry.deadline_ns >= start_ns + queue.cost.floor_ns and entry.rows
+        ]
+        if not viable:
+            return IDLE
+        closed = _largest(start_ns, slot, queue, viable)
+    picks, rows, reason = closed
     full = reason != "all"
     if not slot.idle:
         return _stage(now_ns, slot, queue, index, Run(index, picks, reason if full else "idle"), rows, full)
@@ -174,9 +181,24 @@ def _consider(now_ns: int, slot: SlotView, queue: QueueView, index: int) -> Deci
     return Run(index, _share(now_ns, queue, picks, rows), "idle")
 
 
+def _even(start_ns: int, slot: SlotView, queue: QueueView) -> tuple[Sequence[int], int, str] | None:
+    """Return what `_largest` would, without looking at each entry; None where deadlines are near."""
+    each, entries = queue.even, queue.entries
+    by_rows = max(queue.max_rows // each, 1)
+    size_bytes = entries[0].size_bytes
+    by_bytes = max(slot.max_batch_bytes // size_bytes, 1) if size_bytes else by_rows
+    count = min(len(entries), by_rows, by_bytes)
+    rows = count * each
+    if queue.due_ns < start_ns + max(queue.cost.floor_ns, queue.cost.predict_ns(rows)):
+        return None
+    if count < len(entries):
+        return range(count), rows, "full" if count == by_rows else "bytes"
+    return range(count), rows, "full" if rows >= queue.max_rows else "all"
+
+
 def _largest(
     start_ns: int, slot: SlotView, queue: QueueView, viable: Sequence[int]
-) -> tuple[list[int], int, str]:
+) -> tuple[Sequence[int], int, str]:
     """Return the largest batch of viable entries, its rows, and what closed it ('all' when nothing was left
     out).
     """
@@ -213,7 +235,7 @@ def _stage(
     return WaitUntil(slot.ready_ns - LEAD_NS)
 
 
-def _share(now_ns: int, queue: QueueView, picks: list[int], rows: int) -> Sequence[int]:
+def _share(now_ns: int, queue: QueueView, picks: Sequence[int], rows: int) -> Sequence[int]:
     """Return the part of a batch that this slot takes when others are idle too: what lets all end
     together.
     """

@@ -33,11 +33,14 @@ class QueueItem:
 
     __slots__ = (
         "__weakref__",  # the deadlines must not keep a settled request's tensors
+        "arrived_ns",
         "batch",
         "call",
         "deadline_ns",
         "due_ns",
         "enqueued_ns",
+        "held_bytes",
+        "id",
         "lost",
         "plan",
         "priority",
@@ -55,26 +58,28 @@ class QueueItem:
         call: Call,
         servable: object,
         plan: Plan,
-        *,
-        rows: int,
-        size_bytes: int,
         priority: int,
         enqueued_ns: int,
         sequence: int,
         implied_deadline_ns: int,
         deadline_ns: int = NEVER,
         trace: SampledContext | None = None,
+        held_bytes: int = 0,
     ) -> None:
+        # read once: a native call makes these anew each time
+        self.id = call.id
+        self.arrived_ns = call.arrived_ns
         self.call = call
         self.servable = servable
         self.plan = plan
-        self.rows = rows
-        self.size_bytes = size_bytes
+        self.rows = plan.rows
+        self.size_bytes = plan.size_bytes
+        self.held_bytes = held_bytes
         self.priority = priority
         self.enqueued_ns = enqueued_ns
         self.sequence = sequence
         self.deadline_ns = deadline_ns
-        self.due_ns = min(deadline_ns, implied_deadline_ns)
+        self.due_ns = deadline_ns if deadline_ns < implied_deadline_ns else implied_deadline_ns
         self.trace = trace
         self.lost = 0
         self.state = ItemState.WAITING

@@ -11,14 +11,14 @@ import math
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.call import BatchInput, Tensor
+from gateway.call import BatchInput, Reply, Tensor
 from gateway.errors import ModelFailure
 from wire.datatypes import BYTES, ELEMENT_SIZE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-    from gateway.call import Buffer, Call
+    from gateway.call import BatchReply, Buffer, Call, ShapeKey
 
 _LENGTH = struct.Struct("<I")
 
@@ -50,7 +50,8 @@ class Plan(NamedTuple):
     """How one shape of request takes part in batches.
 
     `batchable` false: the request runs alone and its shapes stand as they are. `wanted` empty: all outputs.
-    `cuts` is {output: (axis, length)} for outputs that follow a padded axis.
+    `cuts` is {output: (axis, length)} for outputs that follow a padded axis. `fixed`: no input's size depends
+    on more than its shape. `plain`: the answer is all outputs, uncut.
     """
 
     rows: int
@@ -61,6 +62,12 @@ class Plan(NamedTuple):
     batchable: bool
     wanted: tuple[str, ...] = ()
     cuts: Mapping[str, tuple[int, int]] = {}
+    fixed: bool = False
+    plain: bool = False
+
+    def covers(self, key: ShapeKey) -> bool:
+        """Whether all calls of this key have the tensors that the plan was made for, unseen."""
+        return self.fixed or key.elements_fit
 
 
 class OutputRowsWrong(ModelFailure):
@@ -81,8 +88,8 @@ def gather(plans: Sequence[Plan], calls: Sequence[Call]) -> list[BatchInput]:
         parts: list[Buffer] = []
         size_bytes = 0
         for plan, call in zip(plans, calls, strict=True):
-            _, declared_bytes, filling = plan.inputs[i]
-            data = call.inputs[plan.inputs[i].position].data
+            position, declared_bytes, filling = plan.inputs[i]
+            data = call.data(position)
             size_bytes += declared_bytes
             if filling is None:
                 parts.append(data)
@@ -92,6 +99,20 @@ def gather(plans: Sequence[Plan], calls: Sequence[Call]) -> list[BatchInput]:
             size_bytes = sum(len(part) for part in parts)
         shape = (rows, *tail) if first.batchable else tail
         inputs.append(BatchInput(name, datatype, shape, size_bytes, parts))
+    return inputs
+
+
+def gather_alike(plan: Plan, calls: Sequence[Call]) -> list[BatchInput]:
+    """Return the same for calls that all have this plan."""
+    count = len(calls)
+    if count == 1 or any(planned.filling for planned in plan.inputs):
+        return gather([plan] * count, calls)
+    rows = plan.rows * count
+    inputs = []
+    for (name, datatype, tail), (position, size_bytes, _) in zip(plan.shape.inputs, plan.inputs, strict=True):
+        parts = [call.data(position) for call in calls]
+        total = sum([len(part) for part in parts]) if datatype == BYTES else size_bytes * count
+        inputs.append(BatchInput(name, datatype, (rows, *tail), total, parts))
     return inputs
 
 
@@ -122,7 +143,7 @@ def scatter(outputs: Sequence[Tensor], plans: Sequence[Plan]) -> list[list[Tenso
         OutputRowsWrong: a batched model answered with another number of rows.
     """
     if len(plans) == 1 and not plans[0].cuts:
-        _check_rows(outputs, plans[0])
+        check_rows(outputs, plans[0].rows, plans[0])
         return [[tensor for tensor in outputs if not plans[0].wanted or tensor.name in plans[0].wanted]]
     rows = sum(plan.rows for plan in plans)
     answers: list[list[Tensor]] = [[] for _ in plans]
@@ -143,11 +164,33 @@ def scatter(outputs: Sequence[Tensor], plans: Sequence[Plan]) -> list[list[Tenso
     return answers
 
 
-def _check_rows(outputs: Sequence[Tensor], plan: Plan) -> None:
+def check_rows(outputs: Sequence[Tensor], rows: int, plan: Plan) -> None:
+    """Check that every output of a batch of this plan has as many rows as its inputs.
+
+    Raises:
+        OutputRowsWrong
+    """
     if plan.batchable:
         for tensor in outputs:
-            if not tensor.shape or tensor.shape[0] != plan.rows:
-                raise OutputRowsWrong(tensor.name, tensor.shape, plan.rows)
+            if not tensor.shape or tensor.shape[0] != rows:
+                raise OutputRowsWrong(tensor.name, tensor.shape, rows)
+
+
+def split(reply: BatchReply) -> list[Reply]:
+    """Return the answers of a batch one by one. Nothing is copied."""
+    calls, starts, rows, total_rows, model, version, revision, outputs = reply
+    if not total_rows:
+        return [Reply(call, model, version, revision, outputs) for call in calls]
+    answers: list[list[Tensor]] = [[] for _ in calls]
+    for name, datatype, shape, data in outputs:
+        bounds = _row_starts(datatype, shape, data)
+        view, tail = memoryview(data), shape[1:]
+        for answer, start, count in zip(answers, starts, rows, strict=True):
+            part = view[bounds[start] : bounds[start + count]]
+            answer.append(Tensor(name, datatype, (count, *tail), part))
+    return [
+        Reply(call, model, version, revision, answer) for call, answer in zip(calls, answers, strict=True)
+    ]
 
 
 def _row_starts(datatype: str, shape: tuple[int, ...], data: Buffer) -> Sequence[int]:

@@ -30,24 +30,34 @@ class RequestQueue:
     suspects.
     """
 
-    __slots__ = ("_order", "alone", "items", "key")
+    __slots__ = ("_order", "alone", "even", "items", "key")
 
     def __init__(self, key: Hashable, *, alone: bool = False) -> None:
         self.key = key
         self.alone = alone
         self.items: list[QueueItem] = []
+        self.even = 0  # the rows of each item while all have the same and one priority, else 0
         self._order: list[tuple[int, int, int]] = []  # (priority, due_ns, sequence) of each item
 
-    def push(self, item: QueueItem) -> None:
-        order = (item.priority, item.due_ns, item.sequence)
-        item.queue = self
-        if not self._order or order >= self._order[-1]:
-            self._order.append(order)
-            self.items.append(item)
-            return
-        at = bisect.bisect(self._order, order)
-        self._order.insert(at, order)
-        self.items.insert(at, item)
+    def push(self, items: Sequence[QueueItem]) -> None:
+        """Add items, each to where its order puts it."""
+        order, queued = self._order, self.items
+        if not order:
+            self.even = items[0].rows
+        last = order[-1] if order else (items[0].priority, 0, 0)
+        for item in items:
+            item.queue = self
+            here = (item.priority, item.due_ns, item.sequence)
+            if item.rows != self.even or here[0] != last[0]:
+                self.even = 0
+            if here >= last:
+                order.append(here)
+                queued.append(item)
+                last = here
+            else:
+                at = bisect.bisect(order, here)
+                order.insert(at, here)
+                queued.insert(at, item)
 
     def remove(self, item: QueueItem) -> None:
         at = bisect.bisect_left(self._order, (item.priority, item.due_ns, item.sequence))
@@ -78,30 +88,27 @@ class ServableQueues:
         self.hostings: list[Hosting] = []  # the slots that serve these queues now
         self.suspects = RequestQueue("suspects", alone=True)
 
-    def push(self, key: Hashable, item: QueueItem) -> None:
-        """Add a new request.
+    @property
+    def room(self) -> int:
+        """How many more new requests may be added."""
+        return max(self.max_size - self.size, 0)
 
-        Raises:
-            QueueFull: the bound is reached.
-        """
-        if self.size >= self.max_size:
-            raise QueueFull(self._model, self.max_size)
-        self._push(key, item)
+    def full(self) -> QueueFull:
+        """Return what a request is told for which there is no room."""
+        return QueueFull(self._model, self.max_size)
 
-    def put_back(self, key: Hashable, item: QueueItem) -> None:
-        self._push(key, item)
+    def push(self, key: Hashable, items: Sequence[QueueItem]) -> None:
+        """Add requests: new ones as far as there is room, what was taken and comes back in any case."""
+        queue = self.by_key.get(key)
+        if queue is None:
+            queue = self.by_key[key] = RequestQueue(key)
+        queue.push(items)
+        self.size += len(items)
 
     def suspect(self, item: QueueItem) -> None:
         """Add a request whose batch was lost: it runs alone."""
         self.size += 1
-        self.suspects.push(item)
-
-    def _push(self, key: Hashable, item: QueueItem) -> None:
-        queue = self.by_key.get(key)
-        if queue is None:
-            queue = self.by_key[key] = RequestQueue(key)
-        queue.push(item)
-        self.size += 1
+        self.suspects.push([item])
 
     def take(self, queue: RequestQueue, picks: Sequence[int]) -> list[QueueItem]:
         items = queue.take(picks)

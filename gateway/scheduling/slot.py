@@ -112,12 +112,15 @@ class Batch:
     """Items that run together."""
 
     __slots__ = (
+        "alone",
+        "begun",
         "close_reason",
         "dispatched_ns",
         "hosting",
         "id",
         "items",
         "key",
+        "plan",
         "rows",
         "started_ns",
     )
@@ -128,9 +131,15 @@ class Batch:
         self.id = id
         self.hosting = hosting
         self.items = items
-        self.key = items[0].plan.key
-        self.rows = sum(item.rows for item in items)
+        plan = items[0].plan
+        self.key = plan.key
+        self.plan = plan if all(item.plan is plan for item in items) else None  # of all members
+        self.rows = plan.rows * len(items) if self.plan else sum([item.rows for item in items])
         self.close_reason = close_reason
+        self.alone = close_reason == "suspect"
+        self.begun = (
+            not self.alone
+        )  # of a suspect the worker says so: other gateways' batches may come before
         self.dispatched_ns = now_ns
         self.started_ns = now_ns  # estimated: set again when the one before it on this slot is done
 
@@ -236,7 +245,7 @@ class SlotScheduler:
             ready_ns <= now_ns,
             ready_ns,
             self._max_batch_bytes,
-            any(batch.close_reason == "suspect" for batch in self.in_flight.values()),
+            any(batch.alone for batch in self.in_flight.values()),
         )
         return decide(now_ns, slot, views), queues, hostings
 
@@ -255,6 +264,8 @@ class SlotScheduler:
             cost=hosting.cost_of(queue.key).snapshot(now_ns),
             elsewhere=self._elsewhere(now_ns, hosting, queue.key),
             alone=queue.alone,
+            even=queue.even,
+            due_ns=queue.items[0].due_ns,
         )
 
     def _elsewhere(self, now_ns: int, hosting: Hosting, key: Hashable) -> list[Elsewhere]:
@@ -287,11 +298,11 @@ class SlotScheduler:
                     if queue.alone:
                         hosting.queues.suspect(item)
                     else:
-                        hosting.queues.put_back(queue.key, item)
+                        hosting.queues.push(queue.key, [item])
                 if len(picks) == 1:
                     self._blocked = True
                     return
-                # put_back made a new queue where the old one had become empty
+                # that made a new queue where the old one had become empty
                 queue = queue if queue.alone else hosting.queues.by_key[queue.key]
                 picks = picks[: len(picks) // 2]
                 continue
@@ -329,12 +340,20 @@ class SlotScheduler:
             return min(progress_ns + limit_ns, batch.dispatched_ns + 2 * limit_ns)
         return None
 
+    def begin(self, batch_id: int) -> None:
+        """The worker has started a suspect."""
+        batch = self.in_flight.get(batch_id)
+        if batch is not None:
+            batch.begun = True
+
     def running(self) -> set[int]:
         """Return the ids of the batches that may have been started, by the rule that the worker's executor
         follows.
         """
         free, counts, started = self.capacity, dict[int, int](), set[int]()
         for batch in self.in_flight.values():
+            if not batch.begun:
+                continue
             hosting = batch.hosting
             width, count = min(hosting.width, self.capacity), counts.get(hosting.id, 0)
             if count >= hosting.count:

@@ -49,6 +49,19 @@ ARENA_USED: Final = Series(
 WORKER_MEMORY: Final = Series(
     "crossgate_worker_memory_bytes", "Resident memory of a worker process.", "gauge", ("worker",)
 )
+CONNECTIONS: Final = Series("crossgate_connections", "gRPC connections that are open.", "gauge", ())
+CONNECTIONS_TOTAL: Final = Series(
+    "crossgate_connections_total",
+    "gRPC connections by what became of them: accepted, or closed because of what the peer did (refused).",
+    "counter",
+    ("event",),
+)
+HELD_BYTES: Final = Series(
+    "crossgate_held_bytes",
+    "Memory of requests that are read or wait, and of answers that have not left.",
+    "gauge",
+    ("what",),
+)
 CONFIG_REVISION: Final = Series(
     "crossgate_config_revision", "Store revision by state, such as seen or applied.", "gauge", ("state",)
 )

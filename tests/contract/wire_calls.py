@@ -90,8 +90,12 @@ def set_parameter(parameter: pb.InferParameter, value: bool | int | float | str)
 class Wire:
     """A connection of its own to one address."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, (*_UNLIMITED, ("grpc.use_local_subchannel_pool", 1)))
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        options = (*_UNLIMITED, ("grpc.use_local_subchannel_pool", 1))
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, options)
         self.stub = inference_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -170,6 +171,12 @@ def test_metrics_of_the_readme_exist():
     asked = set(re.findall(r"\bcrossgate_\w+", README.read_text()))
     assert asked
     assert asked - exposed == set()
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "CONTRIBUTING.md"], ids=named)
+def test_rust_that_is_asked_for_is_that_of_the_crate(page):
+    needed = tomllib.loads((ROOT / "native" / "Cargo.toml").read_text())["package"]["rust-version"]
+    assert set(re.findall(r"Rust (\d+\.\d+) or newer", page.read_text())) == {needed}
 
 
 def test_targets_of_make_exist():

@@ -9,6 +9,7 @@ from gateway.admission.admission import (
     GatewayFull,
     MessageTooLarge,
     SequencesNotOffered,
+    check_parameters,
 )
 from gateway.call import Call
 
@@ -27,6 +28,11 @@ def admission():
     return Admission(1000)
 
 
+def check(admission, call, now_ns, limit):
+    admission.check(call.model, call.size_bytes, call.deadline_ns, now_ns, limit)
+    check_parameters(call)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -39,7 +45,7 @@ def admission():
     ],
 )
 def test_these_pass_and_nothing_is_held_yet(admission, fields):
-    admission.check(call(**fields), 100, 1000)
+    check(admission, call(**fields), 100, 1000)
     assert admission.held_bytes == 0
 
 
@@ -67,21 +73,21 @@ def test_these_pass_and_nothing_is_held_yet(admission, fields):
 )
 def test_these_are_refused(admission, fields, limit, error, message):
     with pytest.raises(error) as caught:
-        admission.check(call(**fields), 100, limit)
+        check(admission, call(**fields), 100, limit)
     assert message in str(caught.value)
 
 
 def test_a_draining_gateway_takes_nothing(admission):
     admission.draining = True
     with pytest.raises(Draining, match="send the request to another one"):
-        admission.check(call(deadline_ns=1), 100, None)
+        check(admission, call(deadline_ns=1), 100, None)
 
 
 def test_what_is_held_counts(admission):
     admission.held_bytes = 900
-    admission.check(call(size_bytes=100), 0, None)
+    check(admission, call(size_bytes=100), 0, None)
     with pytest.raises(GatewayFull) as caught:
-        admission.check(call(size_bytes=101), 0, None)
+        check(admission, call(size_bytes=101), 0, None)
     assert caught.value.retry_after_ms == 200
 
 

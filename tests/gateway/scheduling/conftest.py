@@ -16,6 +16,8 @@ class NoOrigin:
     def settle(self, replies):
         raise AssertionError("scheduling settles nothing")
 
+    settle_batch = settle
+
 
 @pytest.fixture
 def make_call():
@@ -38,17 +40,6 @@ def make_item(make_call):
         call = make_call(Tensor("x", "FP32", (rows,), bytes(4 * rows)))
         shape = BatchShape((("x", "FP32", ()),))
         plan = Plan(rows, shape, shape, (InputPlan(0, 4 * rows),), 4 * rows, True)
-        return QueueItem(
-            call,
-            None,
-            plan,
-            rows=rows,
-            size_bytes=4 * rows,
-            priority=priority,
-            enqueued_ns=enqueued_ns,
-            sequence=next(sequence),
-            implied_deadline_ns=implied_ns,
-            deadline_ns=deadline_ns,
-        )
+        return QueueItem(call, None, plan, priority, enqueued_ns, next(sequence), implied_ns, deadline_ns)
 
     return make

@@ -487,3 +487,28 @@ def test_an_idle_slot_with_work_that_can_run_is_never_left_idle(slot, queues):
     assert not isinstance(decided, Idle)
     if not any(each.max_delay_ns for each in able):
         assert isinstance(decided, Run)
+
+
+@pytest.mark.slow
+@given(
+    rows=st.integers(1, 4),
+    size_bytes=st.sampled_from([0, 4, 300]),
+    deadlines_ms=st.lists(st.none() | st.integers(1, 40), min_size=1, max_size=12),
+    ready_ms=st.sampled_from([0.0, 0.2, 5.0]),
+    cost=st.sampled_from([UNKNOWN, FAST, SLOW]),
+)
+def test_even_queues_are_decided_as_if_each_entry_were_looked_at(
+    rows, size_bytes, deadlines_ms, ready_ms, cost
+):
+    entries = [entry(rows, size_bytes, deadline) for deadline in deadlines_ms]
+    entries.sort(key=lambda each: min(each.deadline_ns, NOW + 30_000 * MS))
+    looked_at = queue(*entries, cost=cost)
+    due_ns = min(entries[0].deadline_ns, NOW + 30_000 * MS)
+    where = busy(ready_ms) if ready_ms else slot()
+    expected = decide(NOW, where, [looked_at])
+    found = decide(NOW, where, [looked_at._replace(even=rows, due_ns=due_ns)])
+    if isinstance(expected, Run):
+        assert isinstance(found, Run)
+        assert (list(found.picks), found.reason) == (list(expected.picks), expected.reason)
+    else:
+        assert found == expected

@@ -77,7 +77,7 @@ def host():
 
 
 def push(hosting, item, key="k"):
-    hosting.queues.push(key, item)
+    hosting.queues.push(key, [item])
     for each in hosting.queues.hostings:
         each.slot.wake(each)
 
@@ -305,6 +305,22 @@ def test_running_follows_the_rule_of_the_workers_executor(
     ids = [batch.id for batch in worker.batches]
     assert len(ids) == len(batches)
     assert slot.running() == {ids[i] for i in expected}
+
+
+def test_a_suspect_runs_once_the_worker_says_so(make_slot, host, worker, make_item):
+    """Until then other gateways' batches may be before it."""
+    slot = make_slot(capacity=2, credits=4)
+    hosting = host(slot)
+    hosting.queues.suspect(make_item())
+    slot.wake(hosting)
+    slot.pump(0)
+    (batch,) = worker.batches
+    assert batch.alone
+    assert slot.running() == set()
+    slot.begin(batch.id + 1)
+    assert slot.running() == set()
+    slot.begin(batch.id)
+    assert slot.running() == {batch.id}
 
 
 def test_running_counts_each_servable(make_slot, host, worker, make_item):
