@@ -13,25 +13,31 @@ from typing import Annotated
 
 import typer
 
-from bench import plot
+from bench import plot, soak_report
 from bench.environment import MODEL_CACHE
-from bench.load import h2load_version
+from bench.generators import CHOICES, choose
+from bench.load import LoadFailed
 from bench.machine import this_machine
 from bench.models import fetch
 from bench.peers import mlserver, triton_python
+from bench.peers.process import StartFailed
 from bench.peers.server import Placement
 from bench.report import to_json, to_markdown
-from bench.results import OURS, Report, Unloaded, is_ours
+from bench.results import Report, Unloaded, is_ours
 from bench.runner import Options, peers_for, run_scenario
-from bench.scenario import MODELS, SCENARIOS
-from bench.subjects import SUBJECTS
+from bench.scenario import GRPCIO, MODELS, NATIVE, SCENARIOS
+from bench.soak import Soak, soak_server
+from bench.subjects import SERVERS, SUBJECTS
 from bench.unloaded import measure_idle, measure_ready
+from gateway.extension import find_extension
 
 UNLOADED = ("idle", "ready")
 ENVIRONMENTS = (triton_python.ENVIRONMENT, mlserver.ENVIRONMENT)
 RESULTS = Path(__file__).parent / "results"
-TOOLS = {"h2load": "nghttp2-client", "taskset": "util-linux"}  # {command: Debian's package}
 QUICK_ROUNDS, QUICK_SECONDS = 2, 1.5
+
+ModelCpu = Annotated[int | None, typer.Option(help="Where models run. Default: the last CPU.")]
+LoadCpu = Annotated[int | None, typer.Option(help="Where the load generator runs. Default: the first CPU.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -56,7 +62,8 @@ def list_all() -> None:
     for scenario in SCENARIOS:
         typer.echo(f"{scenario.name:22} {scenario.in_flight:4} in flight   {', '.join(scenario.peers)}")
     for name in UNLOADED:
-        typer.echo(f"{name:22}    no load     {OURS}")
+        typer.echo(f"{name:22}    no load     {NATIVE}, {GRPCIO}")
+    typer.echo(f"`soak` is a command of its own, for {', '.join(SERVERS)}")
 
 
 @app.command()
@@ -70,28 +77,34 @@ def run(
     quick: Annotated[
         bool, typer.Option(help="Two short rounds: shows that all works, proves nothing.")
     ] = False,
-    model_cpu: Annotated[int | None, typer.Option(help="Where models run. Default: the last CPU.")] = None,
-    load_cpu: Annotated[int | None, typer.Option(help="Where h2load runs. Default: the first CPU.")] = None,
+    load: Annotated[
+        str, typer.Option(help="auto (native where it is there), native, h2load, or both: h2load as a check.")
+    ] = "auto",
+    model_cpu: ModelCpu = None,
+    load_cpu: LoadCpu = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json, .md, .png.")] = None,
 ) -> None:
     """Measure and write a report. The exit code is 1 if a round was void or Crossgate did not run."""
     _need(scenario or [], [*(entry.name for entry in SCENARIOS), *UNLOADED], "scenario")
     _need([name.partition(":")[0] for name in peer or []], list(SUBJECTS), "peer")
-    for tool, package in TOOLS.items():
-        if shutil.which(tool) is None:
-            raise typer.BadParameter(f"{tool} is missing (Debian: {package})")
-    cpus = sorted(os.sched_getaffinity(0))
-    placement = Placement(
-        model_cpu=cpus[-1] if model_cpu is None else model_cpu,
-        load_cpu=cpus[0] if load_cpu is None else load_cpu,
+    _need([load], list(CHOICES), "load generator")
+    _refuse_debug_build()
+    placement = _placement(model_cpu, load_cpu)
+    try:
+        generators = choose(load)
+    except LoadFailed as error:
+        raise typer.BadParameter(str(error)) from error
+    if any(generator.name == "h2load" for generator in generators) and shutil.which("taskset") is None:
+        raise typer.BadParameter("taskset is missing (Debian: util-linux)")
+    options = Options(
+        QUICK_ROUNDS if quick else rounds, QUICK_SECONDS if quick else seconds, placement, generators
     )
-    options = Options(QUICK_ROUNDS if quick else rounds, QUICK_SECONDS if quick else seconds, placement)
     now = datetime.datetime.now(datetime.UTC)
     report = Report(
         date=f"{now:%Y-%m-%d %H:%M} UTC",
         machine=this_machine(),
         placement=placement,
-        h2load=h2load_version(),
+        generators=tuple(generator.version for generator in generators),
         rounds=options.rounds,
         seconds=options.seconds,
     )
@@ -103,7 +116,7 @@ def run(
             report = replace(report, scenarios=(*report.scenarios, result))
             write(report, folder)  # after each one: what is done is not lost
     for name in UNLOADED:
-        for own in filter(is_ours, peer or [OURS]):
+        for own in filter(is_ours, peer or [NATIVE, GRPCIO]):
             if not scenario or name in scenario:
                 report = replace(report, unloaded=(*report.unloaded, _unloaded(name, own, options)))
     write(report, folder)
@@ -115,6 +128,57 @@ def run(
     failed = any(subject.void or (subject.failure and is_ours(subject.name)) for subject in subjects)
     if failed or any(figure.failure for figure in report.unloaded):
         raise typer.Exit(1)
+
+
+@app.command()
+def soak(
+    peer: Annotated[str, typer.Option(help="A server; see `list`.")] = NATIVE,
+    minutes: Annotated[float, typer.Option(min=0.05)] = 10.0,
+    share: Annotated[float, typer.Option(help="Of the peak that is found first.", min=0.01, max=1)] = 0.7,
+    cancel_share: Annotated[float, typer.Option(min=0, max=1)] = 0.05,
+    malformed_share: Annotated[float, typer.Option(min=0, max=1)] = 0.01,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    model_cpu: ModelCpu = None,
+    load_cpu: LoadCpu = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for soak.json, .md, .png.")] = None,
+) -> None:
+    """An open loop for long, with cancelled and malformed requests: is the memory flat, is every outcome as
+    it should be? The exit code is 1 if not."""
+    _need([peer.partition(":")[0]], list(SERVERS), "server")
+    _refuse_debug_build()
+    now = datetime.datetime.now(datetime.UTC)
+    folder = out or RESULTS / f"soak-{now:%Y%m%d-%H%M%S}"
+    wanted = Soak(minutes * 60, share, cancel_share, malformed_share, seed)
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        try:
+            result = soak_server(
+                peer, wanted, _placement(model_cpu, load_cpu), MODEL_CACHE, Path(temporary), typer.echo
+            )
+        except (StartFailed, LoadFailed) as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+    soak_report.write(result, f"{now:%Y-%m-%d %H:%M} UTC", this_machine(), folder)
+    typer.echo(soak_report.verdict(result))
+    typer.echo(f"wrote {folder}")
+    if not result.met:
+        raise typer.Exit(1)
+
+
+def _placement(model_cpu: int | None, load_cpu: int | None) -> Placement:
+    cpus = sorted(os.sched_getaffinity(0))
+    return Placement(
+        model_cpu=cpus[-1] if model_cpu is None else model_cpu,
+        load_cpu=cpus[0] if load_cpu is None else load_cpu,
+    )
+
+
+def _refuse_debug_build() -> None:
+    profile = find_extension().profile
+    if profile not in ("", "release"):
+        raise typer.BadParameter(
+            f"the native extension is a {profile} build, and its figures mean nothing: run `make native` for "
+            "a release build"
+        )
 
 
 def _unloaded(name: str, peer: str, options: Options) -> Unloaded:

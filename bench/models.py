@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.scenario import IDENTITY, MLP
+from bench.scenario import IDENTITY, IMG, MLP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def _write(model: Model, target: Path) -> None:
     import onnx
     from onnx import helper
 
-    nodes, weights = {IDENTITY.name: _identity, MLP.name: _mlp}[model.name]()
+    nodes, weights = {IDENTITY.name: _identity, MLP.name: _mlp, IMG.name: _mean}[model.name]()
     float_tensor = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
@@ -72,6 +72,12 @@ def _identity() -> tuple[list[Any], list[Any]]:
     from onnx import helper
 
     return [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])], []
+
+
+def _mean() -> tuple[list[Any], list[Any]]:
+    from onnx import helper
+
+    return [helper.make_node("ReduceMean", ["INPUT0"], ["OUTPUT0"], axes=[1], keepdims=1)], []
 
 
 def _mlp() -> tuple[list[Any], list[Any]]:

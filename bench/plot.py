@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.figures import Figures
     from bench.results import Report, ScenarioResult
 
-OURS, OTHERS, TAIL = "#0b6e4f", "#8d99ae", "#c9d1dc"
+OURS, OURS_IN_PYTHON, OTHERS, TAIL = "#0b6e4f", "#7fb69f", "#8d99ae", "#c9d1dc"
 HEADROOM = 1.15  # of the longest bar of a server; ONNX Runtime alone may be far beyond it and is cut there
 
 
@@ -66,8 +66,7 @@ def _panel(axis: Any, result: ScenarioResult, panel: Panel) -> None:
             continue
         if panel.tail is not None:
             axis.barh(position, min(limit, panel.tail(figures)), color=TAIL)
-        color = OURS if is_ours(name) else OTHERS
-        axis.barh(position, min(limit, panel.value(figures)), color=color)
+        axis.barh(position, min(limit, panel.value(figures)), color=_color(name))
         label = " / ".join(_label(read(figures)) for read in (panel.value, panel.tail) if read is not None)
         cut = ">> " if longest(figures) > limit else ""
         axis.text(min(limit, longest(figures)), position, f" {cut}{label}", va="center", fontsize=8)
@@ -77,6 +76,12 @@ def _panel(axis: Any, result: ScenarioResult, panel: Panel) -> None:
     axis.tick_params(axis="x", labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title(f"{result.scenario.name}: {panel.title}", fontsize=9, loc="left")
+
+
+def _color(name: str) -> str:
+    if not is_ours(name):
+        return OTHERS
+    return OURS_IN_PYTHON if name.endswith(":grpcio") else OURS
 
 
 def _label(value: float) -> str:

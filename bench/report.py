@@ -34,6 +34,7 @@ def to_markdown(report: Report) -> str:
     lines += _ratio_table(all_ratios(report))
     for result in report.scenarios:
         lines += ["", *_scenario(result)]
+    lines += _checks(report)
     for figure in report.unloaded:
         lines += ["", f"## {figure.name}, {figure.subject}", ""]
         if figure.failure:
@@ -73,10 +74,13 @@ def _scenario(result: ScenarioResult) -> list[str]:
         if scenario.lengths == (0,)
         else f", lengths {', '.join(map(str, scenario.lengths))} in equal numbers"
     )
+    how = f"{scenario.in_flight} in flight{lengths}"
+    if scenario.open_share is not None:
+        how = f"open loop at {scenario.open_share:.0%} of each server's peak with {how}"
     lines = [
         f"## {scenario.name}",
         "",
-        f"Model {scenario.model.name}, {scenario.in_flight} in flight{lengths}.",
+        f"Model {scenario.model.name}, {how}.",
         "",
         "| peer | requests/s | p50 ms | p99 ms | mean batch | server CPU us/request (by process) "
         "| PSS MiB | RSS MiB |",
@@ -98,6 +102,36 @@ def _row(subject: SubjectResult) -> str:
         f"| {figures.p99_us / 1e3:.2f} | {batch} | {_cpu(figures)} "
         f"| {figures.pss_bytes / MIB:.0f} | {figures.rss_bytes / MIB:.0f} |"
     )
+
+
+def _checks(report: Report) -> list[str]:
+    """Both load generators on the same servers, in the same rounds; nothing if only one was used."""
+    rows = []
+    for result in report.scenarios:
+        for subject in result.subjects:
+            figures = median(subject.rounds)
+            if figures is None or figures.check is None:
+                continue
+            check = figures.check
+            rows.append(
+                f"| {result.scenario.name}, {subject.name} | {_number(figures.requests_per_s)} "
+                f"| {_number(check.requests_per_s)} | {figures.p50_us / 1e3:.2f} | {check.p50_us / 1e3:.2f} "
+                f"| {_number(figures.cpu_us)} | {_number(check.cpu_us)} "
+                f"| {figures.generator_cpu_us:.1f} | {check.generator_cpu_us:.1f} |"
+            )
+    if not rows:
+        return []
+    return [
+        "",
+        "## Cross-check of the load generators",
+        "",
+        "The same servers in the same rounds. A generator that costs less leaves more to the server.",
+        "",
+        "| | requests/s, native | h2load | p50 ms, native | h2load | server CPU us, native | h2load "
+        "| generator's CPU us, native | h2load |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *rows,
+    ]
 
 
 def _cpu(figures: Figures) -> str:
@@ -125,14 +159,15 @@ def _setup(report: Report) -> list[str]:
         "## Set-up",
         "",
         f"- Every model runs on CPU {placement.model_cpu} with {placement.threads} thread(s), raw ONNX "
-        f"Runtime likewise; h2load is kept on CPU {placement.load_cpu}; transports may use all CPUs.",
-        f"- Load: {report.h2load}, closed loop, one h2load per length, all at once; latencies from logs.",
-        "- A round is void unless h2load reports every request as answered, the answers' bytes add up, the "
-        " server's own counts (where it has any) equal what was sent, and all sampled answers (before, "
-        "during and after the load) are right.",
+        f"Runtime likewise; the load generator is kept on CPU {placement.load_cpu}; transports may use all "
+        "CPUs.",
+        f"- Load: {', checked by '.join(report.generators)}.",
+        "- A round is void unless every request was answered with as many bytes as were wanted, the server's "
+        "own counts (where it has any) equal what was sent, and all sampled answers (before, during and "
+        "after the load) are right.",
         "- Server CPU is user + system time of all its processes; PSS counts shared memory once.",
         "",
-        "| scenario | h2load |",
+        "| scenario | load |",
         "|---|---|",
     ]
     lines += [f"| {result.scenario.name} | `{result.load}` |" for result in report.scenarios]

@@ -20,7 +20,9 @@ RAW = "onnxruntime"
 LABELS: dict[Metric, str] = {
     "cpu_us": "server CPU per request",
     "requests_per_s": "requests/s",
-    "p50_us": "p50",
+    "p50_us": "p50, us",
+    "p99_us": "p99, us",
+    "added_p50_us": "p50 above the model alone, us",
     "mean_batch": "mean batch",
     "share_of_raw": "throughput",
 }
@@ -45,7 +47,7 @@ class SubjectResult:
 @dataclass(frozen=True)
 class ScenarioResult:
     scenario: Scenario
-    load: str  # one h2load command line
+    load: str  # what the load generator was told
     subjects: tuple[SubjectResult, ...]
 
     def subject(self, name: str) -> SubjectResult | None:
@@ -74,7 +76,7 @@ class Report:
     date: str
     machine: Machine
     placement: Placement
-    h2load: str
+    generators: tuple[str, ...]  # their versions; the figures are the first one's
     rounds: int
     seconds: float
     scenarios: tuple[ScenarioResult, ...] = ()
@@ -110,11 +112,13 @@ def quotient(ours: SubjectResult, other: SubjectResult, metric: Metric) -> float
 
 
 def read(figures: Figures, metric: Metric) -> float | None:
-    """`share_of_raw` is a quotient: of one subject alone it is its throughput."""
+    """`share_of_raw` and `added_p50_us` are relative: of one subject alone they are throughput and p50."""
     values: dict[Metric, float | None] = {
         "cpu_us": figures.cpu_us,
         "requests_per_s": figures.requests_per_s,
         "p50_us": figures.p50_us,
+        "p99_us": figures.p99_us,
+        "added_p50_us": figures.p50_us,
         "mean_batch": figures.mean_batch,
         "share_of_raw": figures.requests_per_s,
     }
@@ -122,44 +126,57 @@ def read(figures: Figures, metric: Metric) -> float | None:
 
 
 def ratios(result: ScenarioResult) -> list[Ratio]:
-    """For each variant of ours: what was wanted, then throughput and CPU against every other subject."""
+    """For each variant of ours: what was wanted, then throughput and CPU against every other subject. Other
+    variants of ours come only once: as what is compared with the first one."""
     found = []
-    wanted = result.scenario.target
-    for ours in result.subjects:
-        if not is_ours(ours.name):
-            continue
-        if wanted is not None:
-            found.append(_wanted(result, ours, wanted))
-        for other in result.subjects:
-            if is_ours(other.name):
-                continue
-            where = f"{result.scenario.name}: {ours.name} / {other.name}"
-            if result.scenario.in_flight == 1 and other.name == RAW:
-                found.append(Ratio(f"{where}, added p50", _added_p50_us(ours, other), "us"))
-            else:
-                found.append(Ratio(f"{where}, requests/s", quotient(ours, other, "requests_per_s"), "x"))
-            if not (wanted is not None and wanted.metric == "cpu_us" and wanted.relative_to == other.name):
-                found.append(Ratio(f"{where}, server CPU per request", quotient(ours, other, "cpu_us"), "x"))
+    ours = [subject for subject in result.subjects if is_ours(subject.name)]
+    for mine in ours:
+        wanted = [target for target in result.scenario.targets if target.of in ("", mine.name)]
+        found += [_wanted(result, mine, target) for target in wanted]
+        others = [subject for subject in result.subjects if not is_ours(subject.name)]
+        for other in [*others, *(ours[:1] if mine is not ours[0] else [])]:
+            found += _compared(result, mine, other, wanted)
     return found
 
 
-def _added_p50_us(ours: SubjectResult, raw: SubjectResult) -> float | None:
+def _compared(
+    result: ScenarioResult, ours: SubjectResult, other: SubjectResult, wanted: list[Target]
+) -> list[Ratio]:
+    """What `wanted` says already is left out."""
+    where = f"{result.scenario.name}: {ours.name} / {other.name}"
+    found = []
+    if result.scenario.in_flight == 1 and other.name == RAW:
+        if not any(target.metric == "added_p50_us" for target in wanted):
+            found.append(Ratio(f"{where}, added p50", added_p50_us(ours, other), "us"))
+    elif result.scenario.open_share is None:
+        found.append(Ratio(f"{where}, requests/s", quotient(ours, other, "requests_per_s"), "x"))
+    else:
+        found.append(Ratio(f"{where}, p99", quotient(ours, other, "p99_us"), "x"))
+    if not any(target.metric == "cpu_us" and target.relative_to == other.name for target in wanted):
+        found.append(Ratio(f"{where}, server CPU per request", quotient(ours, other, "cpu_us"), "x"))
+    return found
+
+
+def added_p50_us(ours: SubjectResult, raw: SubjectResult) -> float | None:
     mine, alone = median(ours.rounds), median(raw.rounds)
     return None if mine is None or alone is None else mine.p50_us - alone.p50_us
 
 
 def _wanted(result: ScenarioResult, ours: SubjectResult, target: Target) -> Ratio:
-    reference = RAW if target.metric == "share_of_raw" else target.relative_to
+    against_raw = target.metric in ("share_of_raw", "added_p50_us")
+    reference = RAW if against_raw else target.relative_to
     label = f"{result.scenario.name}: {LABELS[target.metric]}, {ours.name}"
+    value, unit = None, ""
     if reference is None:
         figures = median(ours.rounds)
         value = None if figures is None else read(figures, target.metric)
-        unit = ""
     else:
         label += f" / {reference}"
         other = result.subject(reference)
-        value = None if other is None else quotient(ours, other, target.metric)
-        unit = "x"
+        if target.metric == "added_p50_us":
+            value = None if other is None else added_p50_us(ours, other)
+        else:
+            value, unit = None if other is None else quotient(ours, other, target.metric), "x"
     wanted = f"{'<=' if target.sense == 'at_most' else '>='} {target.bound:g}"
     return Ratio(label, value, unit, wanted, None if value is None else target.met(value))
 

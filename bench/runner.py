@@ -13,17 +13,18 @@ from bench.cpu import usage
 from bench.endpoint import describe
 from bench.environment import MODEL_CACHE, NotInstalled
 from bench.figures import disturbed
-from bench.load import Load, LoadFailed
+from bench.load import Job, LoadFailed
 from bench.models import place
 from bench.peers.process import StartFailed
 from bench.results import ScenarioResult, SubjectResult
 from bench.samples import prepare
-from bench.subjects import SUBJECTS
+from bench.subjects import subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.figures import Figures
+    from bench.load import LoadGenerator
     from bench.peers.server import Placement
     from bench.samples import Work
     from bench.scenario import Scenario
@@ -35,6 +36,7 @@ class Options:
     rounds: int
     seconds: float  # of one round of one subject
     placement: Placement
+    generators: Sequence[LoadGenerator]
 
 
 def turns(count: int, round_number: int) -> list[int]:
@@ -43,8 +45,8 @@ def turns(count: int, round_number: int) -> list[int]:
 
 
 def peers_for(scenario: Scenario, wanted: Sequence[str]) -> list[str]:
-    """The scenario's own peers, or those of `wanted` (with their modes) that it has. `crossgate:native`
-    counts as `crossgate`."""
+    """The scenario's own peers, or those of `wanted` (with their modes) that it has. Any mode of a peer
+    counts as that peer."""
     if not wanted:
         return list(scenario.peers)
     known = {name.partition(":")[0] for name in scenario.peers}
@@ -82,51 +84,49 @@ def run_scenario(
                     rounds[subjects[index].name].append(figures)
                     say(f"{scenario.name}: round {number + 1}, {subjects[index].name}: {_line(figures)}")
             done = {
-                subject.name: SubjectResult(
-                    subject.name, subject.description, subject.versions, tuple(rounds[subject.name])
-                )
-                for subject in subjects
+                each.name: SubjectResult(each.name, each.description, each.versions, tuple(rounds[each.name]))
+                for each in subjects
             }
         finally:
-            for subject in subjects:
-                subject.stop()
-    load = Load(
-        "ADDRESS",
-        Path("BODY"),
-        Path("LOG"),
-        requests=0,
-        connections=scenario.connections,
-        streams=scenario.streams,
-        cpu=options.placement.load_cpu,
+            for each in subjects:
+                each.stop()
+    job = Job(
+        "",
+        work.bodies,
+        root,
+        options.placement.load_cpu,
+        scenario.connections,
+        scenario.streams,
     )
-    command = " ".join(f"'{word}'" if " " in word else word for word in load.command()).replace(
-        "-n 0", "-n REQUESTS"
-    )
-    return ScenarioResult(scenario, command, tuple(done.get(peer) or failures[peer] for peer in peers))
+    load = "; ".join(generator.describe(job) for generator in options.generators)
+    if scenario.open_share is not None:
+        load += f"; then an open loop at {scenario.open_share:.0%} of each peak"
+    return ScenarioResult(scenario, load, tuple(done.get(peer) or failures[peer] for peer in peers))
 
 
 def _start(peer: str, work: Work, options: Options, folder: Path) -> Subject | SubjectResult:
-    base, _, mode = peer.partition(":")
-    subject = SUBJECTS[base](mode)
+    started = subject(peer, options.generators)
     folder.mkdir()
     try:
-        subject.start(work, options.placement, folder)
-        subject.warm_up(options.seconds)
+        started.start(work, options.placement, folder)
+        started.warm_up(options.seconds)
     except (StartFailed, NotInstalled, LoadFailed, ChildProcessError, OSError, grpc.RpcError) as error:
-        subject.stop()
-        return SubjectResult(peer, subject.description, {}, failure=describe(error))
+        started.stop()
+        return SubjectResult(peer, started.description, {}, failure=describe(error))
     except BaseException:
-        subject.stop()
+        started.stop()
         raise
-    return subject
+    return started
 
 
 def _line(figures: Figures) -> str:
     if figures.void:
         return f"VOID: {'; '.join(figures.void[:3])}"
+    check = figures.check
+    other = "" if check is None else f" ({check.generator}: {check.requests_per_s:,.0f}/s)"
     batch = "" if figures.mean_batch is None else f", mean batch {figures.mean_batch:.1f}"
     return (
-        f"{figures.requests_per_s:,.0f}/s, p50 {figures.p50_us / 1e3:.2f} ms, "
+        f"{figures.requests_per_s:,.0f}/s{other}, p50 {figures.p50_us / 1e3:.2f} ms, "
         f"p99 {figures.p99_us / 1e3:.2f} ms, CPU {figures.cpu_us:,.0f} us{batch}"
         f"{f', DISTURBED: others took {figures.others_share:.0%} of the CPUs' if disturbed(figures) else ''}"
     )

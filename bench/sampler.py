@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from bench.peers.server import Server
     from bench.samples import Sample, Work
 
 INTERVAL_S = 0.05
@@ -24,10 +25,9 @@ INTERVAL_S = 0.05
 class Sampler:
     """Samples from `__enter__` until `__exit__`, in a thread; `report` is complete after that."""
 
-    def __init__(self, address: str, work: Work, echoes: bool) -> None:
-        self._address = address
+    def __init__(self, server: Server, work: Work) -> None:
+        self._server = server
         self._work = work
-        self._echoes = echoes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler")
         self.report = SampleReport(0, ())
@@ -43,27 +43,25 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        with Endpoint(self._address) as endpoint:
+        with Endpoint(self._server.address) as endpoint:
             for sample in itertools.cycle(self._work.samples):
-                reason = self._check(endpoint, sample)
+                reason = check(endpoint, sample, self._work, self._server)
                 wrong = (*self.report.wrong, reason) if reason else self.report.wrong
                 self.report = SampleReport(self.report.sent + 1, wrong)
                 if self._stop.wait(INTERVAL_S):
                     return
 
-    def _check(self, endpoint: Endpoint, sample: Sample) -> str:
-        return check(endpoint, sample, self._work, self._echoes)
 
-
-def check(endpoint: Endpoint, sample: Sample, work: Work, echoes: bool) -> str:
-    """What is wrong with the answer to one sample; empty if nothing."""
+def check(endpoint: Endpoint, sample: Sample, work: Work, server: Server | None = None) -> str:
+    """What is wrong with the answer to one sample; empty if nothing. Without a `server` it is the model's."""
     model = work.scenario.model
     try:
         answer = endpoint.infer(sample.request)
     except grpc.RpcError as error:
         return f"a sampled request failed: {describe(error)}"
-    if echoes:
-        return "" if answer == sample.request else "a sampled echo differs from its request"
+    wanted = None if server is None else server.fixed_answer(sample.request)
+    if wanted is not None:
+        return "" if answer == wanted else "a sampled answer is not the one that is always given"
     try:
         deviation = difference(sample.expected, decode(answer, model.outputs))
     except (ValueError, KeyError) as error:
@@ -73,5 +71,5 @@ def check(endpoint: Endpoint, sample: Sample, work: Work, echoes: bool) -> str:
     return ""
 
 
-def check_all(endpoint: Endpoint, samples: Sequence[Sample], work: Work, echoes: bool) -> list[str]:
-    return [reason for sample in samples if (reason := check(endpoint, sample, work, echoes))]
+def check_all(endpoint: Endpoint, samples: Sequence[Sample], work: Work, server: Server) -> list[str]:
+    return [reason for sample in samples if (reason := check(endpoint, sample, work, server))]

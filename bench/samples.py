@@ -1,7 +1,7 @@
-"""Requests with known answers: one body per length for h2load, and samples that are sent beside it and
+"""Requests with known answers: one body per length for the load, and samples that are sent beside it and
 decoded.
 
-All requests of one h2load are the same bytes, so an answer given to the wrong caller would go unseen. The
+All requests of one length are the same bytes, so an answer given to the wrong caller would go unseen. The
 samples therefore carry other inputs than the bodies, and their answers differ from each other by far more
 than the tolerance.
 """
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Body:
-    """What one h2load sends: `inputs` at batch 1, and their serialised request."""
+    """What is sent under load: `inputs` at batch 1, and their serialised request."""
 
     length: int
     inputs: Tensors
@@ -74,7 +74,8 @@ def draw(model: Model, length: int, seed: int) -> Tensors:
         shape = (1, *(length if size == -1 else size for size in spec.shape))
         dtype = DTYPES[spec.datatype]
         if dtype.kind == "f":
-            tensors[spec.name] = random.random(shape, np.float32).astype(dtype)
+            scale = np.float32(1 + seed / 4 if spec.scaled else 1)
+            tensors[spec.name] = (scale * random.random(shape, np.float32)).astype(dtype)
         else:
             high = (
                 random.integers(spec.low, spec.high) + 1

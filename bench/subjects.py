@@ -8,18 +8,31 @@ from bench.loaded_server import LoadedServer
 from bench.peers.aio_echo import AioEcho
 from bench.peers.crossgate import Crossgate
 from bench.peers.mlserver import MlServer
+from bench.peers.native_echo import NativeEcho
 from bench.peers.raw_onnxruntime import RawOnnxRuntime
 from bench.peers.triton_python import TritonPython
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from bench.load import LoadGenerator
+    from bench.peers.server import Server
     from bench.subject import Subject
 
-SUBJECTS: dict[str, Callable[[str], Subject]] = {  # {peer: mode -> a new subject}; the mode may be empty
-    "crossgate": lambda mode: LoadedServer(Crossgate(frontend=mode)),
-    "aio-echo": lambda mode: LoadedServer(AioEcho(mode)),
-    "onnxruntime": lambda mode: RawOnnxRuntime(),
-    "triton-python": lambda mode: LoadedServer(TritonPython()),
-    "mlserver": lambda mode: LoadedServer(MlServer(mode)),
+SERVERS: dict[str, Callable[[str], Server]] = {  # {peer: mode -> a new server}; the mode may be empty
+    "crossgate": Crossgate,
+    "aio-echo": AioEcho,
+    "native-echo": lambda mode: NativeEcho(),
+    "triton-python": lambda mode: TritonPython(),
+    "mlserver": MlServer,
 }
+RAW = "onnxruntime"
+SUBJECTS = (*SERVERS, RAW)
+
+
+def subject(name: str, generators: Sequence[LoadGenerator]) -> Subject:
+    """Raises KeyError for a name that is not among `SUBJECTS`."""
+    peer, _, mode = name.partition(":")
+    if peer == RAW:
+        return RawOnnxRuntime()
+    return LoadedServer(SERVERS[peer](mode), generators)

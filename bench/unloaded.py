@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.cpu import cpu_seconds, used_between
 from bench.endpoint import Endpoint
 from bench.models import place
-from bench.peers.crossgate import CrossgateProcess, write_document
+from bench.peers.crossgate import CrossgateProcess, Mode, write_document
 from bench.peers.process import StartFailed
 from bench.results import Unloaded
 from bench.sampler import check
@@ -29,13 +29,13 @@ def measure_idle(
     name: str, placement: Placement, seconds: float, rounds: int, cache: Path, folder: Path
 ) -> Unloaded:
     """CPU of gateway and two workers, percent of one core, in windows of `seconds` once all is settled."""
-    frontend = name.partition(":")[2] or None
+    mode = Mode.parse(name.partition(":")[2])
     place(IDENTITY, cache, folder / "models")
     write_document(IDENTITY, folder / "models", placement.threads, count=2)  # one on each slot
     slots = (f"cpu:{placement.load_cpu}", f"cpu:{placement.model_cpu}")
     values, gateway = [], []
     try:
-        process = CrossgateProcess(name, folder / "models", slots, folder, frontend)
+        process = CrossgateProcess(name, folder / "models", slots, folder, mode)
     except StartFailed as error:
         return Unloaded("idle", name, "%", (), IDLE_AT_MOST_PERCENT, {}, str(error))
     try:
@@ -69,7 +69,7 @@ def measure_idle(
 
 def measure_ready(name: str, placement: Placement, rounds: int, cache: Path, folder: Path) -> Unloaded:
     """Seconds from the start of the process to the line that says ready, and on to the first right answer."""
-    frontend = name.partition(":")[2] or None
+    mode = Mode.parse(name.partition(":")[2])
     place(IDENTITY, cache, folder / "models")
     write_document(IDENTITY, folder / "models", placement.threads)
     work = prepare(Scenario("ready", IDENTITY, connections=1, streams=1), folder / "models")
@@ -78,13 +78,13 @@ def measure_ready(name: str, placement: Placement, rounds: int, cache: Path, fol
         start_s = time.monotonic()
         try:
             slots = (f"cpu:{placement.model_cpu}",)
-            process = CrossgateProcess(name, folder / "models", slots, folder, frontend)
+            process = CrossgateProcess(name, folder / "models", slots, folder, mode)
         except StartFailed as error:
             return Unloaded("ready", name, "s", (), READY_AT_MOST_S, {}, str(error))
         try:
             ready.append(time.monotonic() - start_s)
             with Endpoint(process.address) as endpoint:
-                wrong = check(endpoint, work.samples[0], work, echoes=False)
+                wrong = check(endpoint, work.samples[0], work)
             if wrong:
                 return Unloaded("ready", name, "s", (), READY_AT_MOST_S, {}, wrong)
             answered.append(time.monotonic() - start_s)

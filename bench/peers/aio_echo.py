@@ -22,7 +22,6 @@ class AioEcho:
 
     def __init__(self, mode: str = "") -> None:
         self.name = f"aio-echo:{mode}" if mode else "aio-echo"
-        self.echoes = not mode
         self.address = ""
         self._mode = mode or "bytes"
         self._process: Process | None = None
@@ -43,6 +42,9 @@ class AioEcho:
     def pids(self) -> frozenset[int]:
         assert self._process is not None
         return self._process.pids()
+
+    def fixed_answer(self, request: bytes) -> bytes | None:
+        return request if self._mode == "bytes" else None
 
     def counts(self) -> Counts | None:
         return None

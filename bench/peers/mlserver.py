@@ -26,8 +26,6 @@ class MlServer:
     be pinned apart from the transport. `workers`: MLServer's default, one inference worker process, pinned.
     """
 
-    echoes = False
-
     def __init__(self, mode: str = "") -> None:
         self.name = f"mlserver:{mode}" if mode else "mlserver"
         self.address = ""
@@ -83,6 +81,9 @@ class MlServer:
     def pids(self) -> frozenset[int]:
         assert self._process is not None
         return self._process.pids()
+
+    def fixed_answer(self, request: bytes) -> bytes | None:
+        return None
 
     def counts(self) -> Counts | None:
         return None

@@ -48,15 +48,14 @@ class Server(Protocol):
     def versions(self) -> dict[str, str]: ...
 
     @property
-    def echoes(self) -> bool:
-        """Whether answers are the request's own bytes instead of the model's outputs."""
-
-    @property
     def address(self) -> str: ...
 
     def start(self, work: Work, placement: Placement, folder: Path) -> None: ...
 
     def pids(self) -> frozenset[int]: ...
+
+    def fixed_answer(self, request: bytes) -> bytes | None:
+        """The very bytes that a server without a model answers; None: the model's outputs are wanted."""
 
     def counts(self) -> Counts | None:
         """None if the server keeps no counts."""

@@ -26,7 +26,6 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "triton_model.py"
 
 class TritonPython:
     name = "triton-python"
-    echoes = False
 
     def __init__(self) -> None:
         self.address = ""
@@ -73,6 +72,9 @@ class TritonPython:
     def pids(self) -> frozenset[int]:
         assert self._process is not None
         return self._process.pids()
+
+    def fixed_answer(self, request: bytes) -> bytes | None:
+        return None
 
     def counts(self) -> Counts | None:
         with Endpoint(self.address) as endpoint:

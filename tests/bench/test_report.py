@@ -1,7 +1,7 @@
 import json
 from dataclasses import replace
 
-from bench.figures import Figures
+from bench.figures import Check, Figures
 from bench.machine import Machine, parse_cpu_model
 from bench.peers.server import Placement
 from bench.report import all_ratios, to_json, to_markdown
@@ -30,13 +30,13 @@ JUDGED = Scenario(
     connections=1,
     streams=3,
     lengths=(4, 9),
-    target=Target("share_of_raw", 0.9, "at_least"),
+    targets=(Target("share_of_raw", 0.9, "at_least"),),
 )
 REPORT = Report(
     date="2026-11-23 09:00 UTC",
     machine=Machine("A CPU", 2, 8 << 30, "Linux 6", "3.11.7", 0.25),
     placement=Placement(model_cpu=1, load_cpu=0),
-    h2load="h2load 1",
+    generators=("native generator", "h2load 1"),
     rounds=2,
     seconds=8.0,
     scenarios=(
@@ -106,6 +106,23 @@ def test_a_disturbed_round_is_named():
         REPORT, scenarios=(ScenarioResult(PLAIN, "", (SubjectResult("mlserver", "", {}, rounds),)),)
     )
     assert "- mlserver was disturbed: other work took of the CPUs 31% in round 2" in to_markdown(report)
+
+
+def test_two_load_generators_are_shown_side_by_side():
+    check = Check("h2load", 1500.0, 1800.0, 3000.0, 41.0, 6.5)
+    rounds = (replace(one(2000.0), check=check, generator_cpu_us=1.9),)
+    report = replace(
+        REPORT, scenarios=(ScenarioResult(PLAIN, "", (SubjectResult("mlserver", "", {}, rounds),)),)
+    )
+    text = to_markdown(report)
+    assert "| plain, mlserver | 2,000 | 1,500 | 1.50 | 1.80 | 40 | 41 | 1.9 | 6.5 |" in text
+    assert "Cross-check" not in to_markdown(REPORT)
+
+
+def test_an_open_loop_says_so():
+    scenario = replace(PLAIN, open_share=0.5)
+    report = replace(REPORT, scenarios=(ScenarioResult(scenario, "", ()),))
+    assert "open loop at 50% of each server's peak with 6 in flight" in to_markdown(report)
 
 
 def test_machine_load_and_mix_are_named():

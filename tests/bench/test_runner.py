@@ -1,8 +1,9 @@
 import pytest
 
+from bench.h2load import H2load
 from bench.runner import peers_for, turns
 from bench.scenario import IDENTITY, SCENARIOS, Scenario
-from bench.subjects import SUBJECTS
+from bench.subjects import RAW, SUBJECTS, subject
 
 SCENARIO = Scenario("s", IDENTITY, 1, 1, peers=("crossgate", "aio-echo", "mlserver"))
 
@@ -32,10 +33,19 @@ def test_peers_are_chosen_by_name_with_any_mode(wanted, chosen):
 
 def test_every_peer_of_every_scenario_exists():
     named = {peer.partition(":")[0] for scenario in SCENARIOS for peer in scenario.peers}
-    assert named <= SUBJECTS.keys()
+    assert named <= set(SUBJECTS)
 
 
-def test_every_target_is_relative_to_a_peer_of_its_scenario():
+def test_every_target_is_of_and_relative_to_peers_of_its_scenario():
     for scenario in SCENARIOS:
-        if scenario.target is not None and scenario.target.relative_to is not None:
-            assert scenario.target.relative_to in scenario.peers
+        for target in scenario.targets:
+            assert target.relative_to is None or target.relative_to in scenario.peers
+            assert not target.of or target.of in scenario.peers
+            if target.metric in ("share_of_raw", "added_p50_us"):
+                assert RAW in scenario.peers
+
+
+def test_names_make_subjects_of_that_name():
+    generators = [H2load()]
+    named = {name for scenario in SCENARIOS for name in scenario.peers}
+    assert {subject(name, generators).name for name in named} == named

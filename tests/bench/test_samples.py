@@ -1,8 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 
 from bench.samples import Body, decode, difference, draw, request
-from bench.scenario import IDENTITY, MAGIKA, MINILM, MODELS
+from bench.scenario import IDENTITY, IMG, MAGIKA, MINILM, MODELS
 from protos import inference_pb2 as pb
 
 
@@ -35,6 +37,11 @@ def test_draws_repeat_for_a_seed_and_differ_between_seeds():
     one, again, other = (draw(MAGIKA, 0, seed)["bytes"] for seed in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
+
+
+def test_means_of_scaled_values_tell_one_sample_from_another():
+    means = [float(draw(IMG, 0, seed)["INPUT0"].mean()) for seed in range(1, 7)]
+    assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(means))
 
 
 def test_integers_stay_in_their_range():

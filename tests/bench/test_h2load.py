@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
-from bench.load import HEADERS, Load, Loaded, LoadFailed, Summary, parse_log, parse_summary, wall_seconds
+from bench.h2load import HEADERS, H2load, Run, Summary, flaws, parse_log, parse_summary, wall_seconds
+from bench.load import Job, LoadFailed
+from bench.samples import Body
 
 OUTPUT = """\
 starting benchmark...
@@ -58,18 +62,47 @@ def test_columns_that_later_releases_add_are_ignored():
 
 
 def test_wall_time_spans_all_h2loads():
-    summary = parse_summary(OUTPUT)
-    early = Loaded(summary, parse_log("1000000\t200\t500000\n1200000\t200\t100000\n"))
-    late = Loaded(summary, parse_log("1400000\t200\t1600000\n"))
+    early = parse_log("1000000\t200\t500000\n1200000\t200\t100000\n")
+    late = parse_log("1400000\t200\t1600000\n")
     assert wall_seconds([early, late]) == pytest.approx(2.0)
 
 
 def test_command_names_everything_that_shapes_the_load(tmp_path):
-    load = Load("127.0.0.1:9", tmp_path / "b", tmp_path / "l", requests=70, connections=3, streams=5, cpu=2)
-    command = load.command()
+    run = Run("127.0.0.1:9", tmp_path / "b", tmp_path / "l", requests=70, connections=3, streams=5, cpu=2)
+    command = run.command()
     assert command[:3] == ["taskset", "-c", "2"]
     assert command[command.index("-n") + 1] == "70"
     assert command[command.index("-c", 3) + 1] == "3"
     assert command[command.index("-m") + 1] == "5"
     assert all(header in command for header in HEADERS)
     assert command[-1] == "http://127.0.0.1:9/inference.GRPCInferenceService/ModelInfer"
+
+
+GOOD = Summary(
+    requests=100, done=100, succeeded=100, failed=0, errored=0, timed_out=0, status_2xx=100, data_bytes=8500
+)
+
+
+def test_a_summary_without_flaws_counts():
+    assert flaws(GOOD, 85) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"succeeded": 99, "failed": 1}, "99 of 100 succeeded, 1 failed"),
+        ({"done": 99, "data_bytes": 99 * 85}, "h2load"),
+        ({"status_2xx": 98}, "h2load"),
+        ({"data_bytes": 8500 - 85}, "8415 bytes of answers instead of 8500"),
+        ({"data_bytes": 8501}, "some answers are errors or of another length"),
+    ],
+)
+def test_any_flaw_of_a_summary_is_named(change, reason):
+    (flaw,) = flaws(replace(GOOD, **change), 85)
+    assert reason in flaw
+
+
+def test_h2load_refuses_an_open_loop(tmp_path):
+    job = Job("a:1", (Body(0, {}, b""),), tmp_path, cpu=0, connections=1, streams=1, rate_per_s=5.0)
+    with pytest.raises(LoadFailed, match="open loop"):
+        H2load().run(job, None)
