@@ -194,9 +194,7 @@ class Dataplane:
         deadline_ns = NEVER
         if given_deadline_ns is not None or timeout_ns != NEVER or default_deadline_ns != NEVER:
             arrived_ns = call.arrived_ns
-            deadline_ns = (
-                arrived_ns + default_deadline_ns if given_deadline_ns is None else given_deadline_ns
-            )
+            deadline_ns = arrived_ns + default_deadline_ns if given_deadline_ns is None else given_deadline_ns
             deadline_ns = min(deadline_ns, arrived_ns + timeout_ns, NEVER)
         tracing = self._tracing
         return QueueItem(

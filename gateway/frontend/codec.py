@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from gateway.call import Reply
 
+# Empty inputs take two bytes each in a message and a hundred in memory.
+MAX_PARTS = 10_000
 # Below this, protobuf's own copies cost less than scanning in Python.
 SCAN_FROM_BYTES = 16 << 10
 _RAW_TAG = 7 << 3 | 2
@@ -76,6 +78,11 @@ def decode_request(message: bytes) -> Request:
             raw = scanned.raw
     except DecodeError as error:
         raise MalformedRequest("the message is not a ModelInferRequest") from error
+    for what in ("inputs", "outputs", "parameters"):
+        if len(getattr(request, what)) > MAX_PARTS:
+            raise MalformedRequest(f"a request may have {MAX_PARTS} {what}, this one has more")
+    if len(raw) > MAX_PARTS:
+        raise MalformedRequest(f"a request may have {MAX_PARTS} raw_input_contents, this one has more")
     inputs = _with_raw(request, raw) if raw else tuple([_typed(tensor) for tensor in request.inputs])
     return Request(
         request.model_name,

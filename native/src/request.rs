@@ -35,6 +35,9 @@ const MAX_SHAPE_BYTES: usize = 16 << 10;
 /// The working memory that is kept from one request to the next.
 const MAX_SCRATCH_BYTES: usize = 64 << 10;
 
+/// Empty inputs take two bytes each in a message and a hundred in memory.
+pub const MAX_PARTS: usize = 10_000;
+
 const ID: u32 = 3;
 const RAW: u32 = 7;
 
@@ -251,7 +254,7 @@ struct Scanned {
 }
 
 /// Part a message into id, raw tensors and the rest, which is appended to `rest` unless that is of no use.
-fn scan(message: &Chunks, rest: &mut Vec<u8>) -> Result<Scanned, WireError> {
+fn scan(message: &Chunks, rest: &mut Vec<u8>) -> Result<Scanned, Malformed> {
     let in_one_piece = message.parts().len() <= 1;
     let mut scanned = Scanned { id: String::new(), raw: SmallVec::new(), head: CopiedHead::Whole };
     let mut cursor = message.cursor();
@@ -278,6 +281,7 @@ fn scan(message: &Chunks, rest: &mut Vec<u8>) -> Result<Scanned, WireError> {
         let len = length(&mut cursor)?;
         let place = cursor.place();
         if tag.number == RAW {
+            check_parts(scanned.raw.len(), "raw_input_contents")?;
             scanned.raw.push(RawTensor { place, len });
             cursor.advance(len);
         } else {
@@ -287,6 +291,14 @@ fn scan(message: &Chunks, rest: &mut Vec<u8>) -> Result<Scanned, WireError> {
         }
         copied = cursor.clone();
     }
+}
+
+/// Let another one of these pass, where there are `count` already.
+fn check_parts(count: usize, what: &str) -> Result<(), Malformed> {
+    if count < MAX_PARTS {
+        return Ok(());
+    }
+    Err(Malformed(format!("a request may have {MAX_PARTS} {what}, this one has more")))
 }
 
 /// Append the tensors' sizes and their number; false if that makes the key too long.

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 LIMIT_S = 30
 # Lines of the log, and those of gRPC's C core, which writes its own.
 NOT_OURS = re.compile(r"\{|[IWE]\d{4} ")
-COMMANDS = ("serve", "models", "infer", "doctor", "demo")
+COMMANDS = ("serve", "models", "infer", "bench", "doctor", "demo")
 
 
 def crossgate(*arguments):

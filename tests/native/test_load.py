@@ -82,7 +82,8 @@ def test_cancelled_and_malformed_requests_are_counted_apart(gateway):
     assert report.outcomes["OK"] > 200
     assert report.latency_us.p50 > 0
     assert [second.second for second in seconds] == [-1, 0]
-    assert report.series[0].requests_per_s == pytest.approx(report.requests_per_s)
+    # one that ends in the last moment may count for the second after
+    assert report.series[0].requests_per_s == pytest.approx(report.requests_per_s, rel=0.05)
 
 
 def test_unknown_models_are_unexpected_with_the_gateways_words(gateway):

@@ -9,7 +9,7 @@ use super::hash::HashKey;
 use super::input::Input;
 use super::parameter::{map_entry, Given};
 use super::repr::python_repr;
-use super::{Malformed, Shape};
+use super::{check_parts, Malformed, Shape};
 use crate::chunks::Chunks;
 use crate::protobuf::{text, Fields, Value, WireError};
 
@@ -33,7 +33,7 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// Read a head. Fields 3 and 7 may stand in it and are passed over. Typed contents are checked, and kept if
     /// `keep_typed`.
-    pub fn parse(bytes: &'a [u8], keep_typed: bool) -> Result<Self, WireError> {
+    pub fn parse(bytes: &'a [u8], keep_typed: bool) -> Result<Self, Malformed> {
         let mut head = Head::default();
         let mut fields = Fields::new(bytes);
         while let Some((number, value)) = fields.next_field()? {
@@ -43,9 +43,16 @@ impl<'a> Head<'a> {
             match number {
                 1 => head.model = text(value)?,
                 2 => head.version = text(value)?,
-                4 => head.parameters.extend(map_entry(fields.nested(value)?)?),
-                5 => head.inputs.push(Input::parse(fields.nested(value)?, keep_typed)?),
+                4 => {
+                    check_parts(head.parameters.len(), "parameters")?;
+                    head.parameters.extend(map_entry(fields.nested(value)?)?);
+                }
+                5 => {
+                    check_parts(head.inputs.len(), "inputs")?;
+                    head.inputs.push(Input::parse(fields.nested(value)?, keep_typed)?);
+                }
                 6 => {
+                    check_parts(head.outputs.len(), "outputs")?;
                     let (name, refused) = output(fields.nested(value)?)?;
                     head.outputs.push(name);
                     head.refused = head.refused.or(refused.map(|key| (name, key)));

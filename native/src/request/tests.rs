@@ -505,6 +505,17 @@ fn raw_tensors_are_slices_of_the_message() {
 }
 
 #[test]
+fn more_parts_than_anybody_needs_are_refused() {
+    for (part, what) in
+        [(&[0x2a, 0][..], "inputs"), (&[0x32, 0], "outputs"), (&[0x3a, 0], "raw_input_contents")]
+    {
+        let message = Chunks::from(Bytes::from(part.repeat(MAX_PARTS + 1)));
+        let refused = Reader::new().read(&message).map(|_| ()).map_err(|Malformed(why)| why);
+        assert_eq!(refused, Err(format!("a request may have 10000 {what}, this one has more")));
+    }
+}
+
+#[test]
 fn heads_that_never_come_again_leave_the_others_remembered() {
     let mut reader = Reader::new();
     let mut shape = |message: &Message| match reader.read(&one_piece(message)) {
