@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|message: &[u8]| {
+    crossgate_native_fuzz::check_request(message);
+});
