@@ -207,7 +207,7 @@ impl Server {
         for rpc in arrived.rpcs {
             let empty = || (String::new(), PyBytes::new(py, b""));
             let (what, to, (path, message)) = match rpc {
-                Rpc::Unary { to, path, message } => ("unary", to, (path, PyBytes::new(py, &message))),
+                Rpc::Unary { to, path, message, .. } => ("unary", to, (path, PyBytes::new(py, &message))),
                 Rpc::Opened { to, path } => ("opened", to, (path, PyBytes::new(py, b""))),
                 Rpc::Message { to, message } => ("message", to, (String::new(), PyBytes::new(py, &message))),
                 Rpc::HalfClosed { to } => ("half-closed", to, empty()),

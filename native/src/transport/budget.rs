@@ -41,6 +41,12 @@ pub struct Held {
     bytes: usize,
 }
 
+impl Held {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);

@@ -21,12 +21,13 @@ use http::header::{HeaderMap, HeaderValue, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 
 use super::answer::{bad, begin, good, missing, respond_with};
+use super::budget::{Budget, Held};
 use super::io::{watched, Io, Watched};
 use super::mailbox::{Mailbox, Ready, StreamWaker};
 use super::payload::{Payload, Unsent};
 use super::server::{now_ns, Address, Answering, Arrived, Call, Head, Outgoing, Rpc, Thread, What};
 use super::socket::Socket;
-use super::stream::{Body, Kind, Ordered, Stream, Streams, Waiting};
+use super::stream::{Body, Kind, Load, Ordered, Stream, Streams, Waiting, MAX_RPC_MESSAGE_BYTES};
 use super::tls::Tls;
 use crate::grpc::framing::{Assembler, Bounds, Message};
 use crate::grpc::head::{encoding, timeout_ns, Encoding};
@@ -43,8 +44,8 @@ const MAX_FRAME_BYTES: u32 = 256 << 10;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A request, or the reading of an answer, that makes no progress for this long is given up.
-const STALLED: Duration = Duration::from_secs(30);
+/// A peer that reads nothing of its answers for this long is given up.
+const UNREAD: Duration = Duration::from_secs(30);
 /// How long a peer may take to close its side after ours.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long requests may take that are under way when a connection has reached its age.
@@ -61,6 +62,7 @@ struct Connection {
     ready: Arc<Ready>,
     /// Streams that were not read because they were full.
     blocked: Vec<u32>,
+    load: Load,
     unsent: Rc<Unsent>,
     arrived: Arrived,
     ping: Option<PingPong>,
@@ -123,6 +125,7 @@ pub async fn serve(thread: Rc<Thread>, socket: Socket, peer: Arc<str>, tls: Opti
         streams: Streams::default(),
         ready: Arc::default(),
         blocked: Vec::new(),
+        load: Load::default(),
         unsent: Rc::new(Unsent::new(thread.now.clone())),
         arrived: Arrived::default(),
         pinged: None,
@@ -150,6 +153,7 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.thread.now.set(Instant::now());
         self.remember_waker(cx);
+        self.io.begin_turn();
         let answers = std::mem::take(&mut *self.mailbox.answers.borrow_mut());
         for (to, what) in answers {
             self.on_answer(to, what, cx);
@@ -246,23 +250,17 @@ impl Connection {
                 return true;
             }
         }
-        if self.unsent.answers.get() > 0 && now.duration_since(self.unsent.progress.get()) >= STALLED {
+        if self.unsent.answers.get() > 0 && now.duration_since(self.unsent.progress.get()) >= UNREAD {
             self.refuse("its answers are not read");
             return true;
         }
-        let stalled: Vec<u32> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| matches!(stream.kind, Kind::Infer { .. } | Kind::Unary { .. }))
-            .filter(|(_, stream)| {
-                let body = stream.body.as_ref();
-                body.is_some_and(|body| !body.inflating && now.duration_since(body.progress) >= STALLED)
-            })
-            .map(|(&id, _)| id)
-            .collect();
+        let stalled = self.streams.iter().filter(|(_, stream)| stream.is_stalled(now));
+        let stalled: Vec<u32> = stalled.map(|(&id, _)| id).collect();
         for id in stalled {
-            if let Some(send) = self.streams.get_mut(&id).and_then(|stream| stream.respond.as_mut()) {
-                send.send_reset(Reason::CANCEL);
+            match self.streams.get_mut(&id) {
+                Some(Stream { send: Some(send), .. }) => send.send_reset(Reason::CANCEL),
+                Some(Stream { respond: Some(respond), .. }) => respond.send_reset(Reason::CANCEL),
+                _ => {}
             }
             self.drop_stream(id);
         }
@@ -309,6 +307,14 @@ impl Connection {
             let _ = respond.send_response(response, true);
             return;
         }
+        let read = timeout_ns(&parts.headers).and_then(|timeout| Ok((timeout, encoding(&parts.headers)?)));
+        let (timeout, encoding) = match read {
+            Ok(read) => read,
+            Err(status) => {
+                respond_with(&mut respond, &self.ok, &status, &HeaderMap::new());
+                return;
+            }
+        };
         let id = receive.stream_id().as_u32();
         let path = parts.uri.path();
         let config = &self.thread.shared.config;
@@ -321,6 +327,7 @@ impl Connection {
                     .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")),
                 waiting: VecDeque::new(),
                 first: 0,
+                settled_bytes: 0,
                 half_closed: false,
             })),
             _ if config.unary.iter().any(|known| known == path) => {
@@ -329,19 +336,11 @@ impl Connection {
             _ if config.streams.iter().any(|known| known == path) => {
                 let to = self.address(id, 0);
                 self.arrived.rpcs.push(Rpc::Opened { to, path: path.to_owned() });
-                Kind::Rpc { untaken: 0, half_closed: false }
+                Kind::Rpc { untaken: VecDeque::new(), progress: self.thread.now.get() }
             }
             _ => {
                 let shown: String = path.chars().take(200).collect();
                 let status = Status::new(status::UNIMPLEMENTED, format!("there is no method {shown}"));
-                respond_with(&mut respond, &self.ok, &status, &HeaderMap::new());
-                return;
-            }
-        };
-        let read = timeout_ns(&parts.headers).and_then(|timeout| Ok((timeout, encoding(&parts.headers)?)));
-        let (timeout, encoding) = match read {
-            Ok(read) => read,
-            Err(status) => {
                 respond_with(&mut respond, &self.ok, &status, &HeaderMap::new());
                 return;
             }
@@ -356,14 +355,16 @@ impl Connection {
                 inflating: false,
                 rest: Bytes::new(),
                 ended: false,
+                unreleased: 0,
                 progress: self.thread.now.get(),
                 waker: None,
             }),
             head: Arc::new(Head { headers: parts.headers, peer: self.peer.clone() }),
             deadline_ns: timeout.map(|ns| now_ns().saturating_add(ns)),
+            blocked: false,
             kind,
         };
-        self.thread.shared.unanswered.fetch_add(stream.unanswered(), Ordering::Relaxed);
+        self.asked(stream.unanswered());
         self.streams.insert(id, stream);
         self.read(id, cx);
     }
@@ -375,6 +376,9 @@ impl Connection {
     /// Read what has come for the streams that were woken, and for those that were full.
     fn read_ready(&mut self, cx: &mut Context<'_>) {
         for id in std::mem::take(&mut self.blocked) {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.blocked = false;
+            }
             self.read(id, cx);
         }
         let ready = std::mem::take(&mut *self.ready.streams.lock().unwrap_or_else(PoisonError::into_inner));
@@ -389,8 +393,11 @@ impl Connection {
             let Some(stream) = self.streams.get_mut(&id) else {
                 return;
             };
-            if stream.is_full(&self.unsent) {
-                if !self.blocked.contains(&id) {
+            if stream.is_full(&self.load, &self.unsent) {
+                if let Some(body) = &mut stream.body {
+                    body.progress = self.thread.now.get(); // it is not the peer who does not go on
+                }
+                if !std::mem::replace(&mut stream.blocked, true) {
                     self.blocked.push(id);
                 }
                 return;
@@ -398,18 +405,25 @@ impl Connection {
             let Some(body) = stream.body.as_mut().filter(|body| !body.inflating) else {
                 return;
             };
+            if !body.rest.is_empty() {
+                let rest = std::mem::take(&mut body.rest);
+                self.on_data(id, rest, cx);
+                continue;
+            }
+            let unreleased = std::mem::take(&mut body.unreleased);
+            let _ = body.receive.flow_control().release_capacity(unreleased);
+            if body.ended {
+                self.on_end(id, cx);
+                return;
+            }
             // most requests have come whole with their head: only the others need somebody to wake
             let waker = body.waker.as_ref().unwrap_or(Waker::noop());
             match body.receive.poll_data(&mut Context::from_waker(waker)) {
                 Poll::Ready(Some(Ok(data))) => {
                     body.progress = self.thread.now.get();
-                    let _ = body.receive.flow_control().release_capacity(data.len());
-                    let ended = body.receive.is_end_stream();
+                    body.unreleased = data.len();
+                    body.ended = body.receive.is_end_stream();
                     self.on_data(id, data, cx);
-                    if ended {
-                        self.on_end(id, cx);
-                        return;
-                    }
                 }
                 Poll::Ready(Some(Err(_))) => {
                     self.drop_stream(id);
@@ -428,14 +442,26 @@ impl Connection {
         }
     }
 
+    /// Take the messages from what has been read; leave the rest where something is in the way.
     fn on_data(&mut self, id: u32, mut data: Bytes, cx: &mut Context<'_>) {
         while !data.is_empty() {
-            let shared = &self.thread.shared;
-            let bounds =
-                Bounds { max_message_bytes: shared.config.max_message_bytes, budget: &shared.incoming };
-            let Some(body) = self.streams.get_mut(&id).and_then(|stream| stream.body.as_mut()) else {
+            let Some(stream) = self.streams.get_mut(&id) else {
                 return; // answered meanwhile
             };
+            let full = stream.is_full(&self.load, &self.unsent);
+            let shared = &self.thread.shared;
+            let max_message_bytes = match stream.kind {
+                Kind::Rpc { .. } => shared.config.max_message_bytes.min(MAX_RPC_MESSAGE_BYTES),
+                _ => shared.config.max_message_bytes,
+            };
+            let bounds = Bounds { max_message_bytes, budget: &shared.incoming };
+            let Some(body) = stream.body.as_mut() else {
+                return;
+            };
+            if full {
+                body.rest = data;
+                return;
+            }
             let encoding = body.encoding;
             match body.assembler.feed(&mut data, &bounds) {
                 Ok(None) => return,
@@ -447,8 +473,8 @@ impl Connection {
                 }
                 Ok(Some(message)) => {
                     body.inflating = true;
-                    // what has been read behind it waits in the library until this one is done
-                    self.inflate(id, message, encoding, data);
+                    body.rest = data;
+                    self.inflate(id, message, encoding);
                     return;
                 }
                 Err(status) => self.finish(id, &status, &HeaderMap::new()),
@@ -456,15 +482,10 @@ impl Connection {
         }
     }
 
-    /// Decompress a message elsewhere. `rest` is what came behind it, to be read afterwards.
-    fn inflate(&mut self, id: u32, message: Message, encoding: Encoding, rest: Bytes) {
+    /// Decompress a message elsewhere.
+    fn inflate(&mut self, id: u32, message: Message, encoding: Encoding) {
         let shared = self.thread.shared.clone();
         let to = self.address(id, 0);
-        if !rest.is_empty() {
-            if let Some(body) = self.streams.get_mut(&id).and_then(|stream| stream.body.as_mut()) {
-                body.rest = rest;
-            }
-        }
         tokio::task::spawn_blocking(move || {
             let limit = shared.config.max_message_bytes;
             let what = What::Inflated(inflate(message, encoding, limit, &shared.incoming));
@@ -477,18 +498,11 @@ impl Connection {
             return;
         };
         body.inflating = false;
-        let rest = std::mem::take(&mut body.rest);
-        let ended = std::mem::take(&mut body.ended);
         match inflated {
             Ok(message) => self.on_message(id, message, cx),
             Err(status) => self.finish(id, &status, &HeaderMap::new()),
         }
-        self.on_data(id, rest, cx);
-        if ended {
-            self.on_end(id, cx);
-        } else {
-            self.read(id, cx);
-        }
+        self.read(id, cx);
     }
 
     /// A whole message has come.
@@ -517,14 +531,18 @@ impl Connection {
                 let failed = waiting.answer.is_some();
                 if let Some(Stream { kind: Kind::StreamInfer(ordered), .. }) = self.streams.get_mut(&id) {
                     ordered.waiting.push_back(waiting);
-                    self.thread.shared.unanswered.fetch_add(1, Ordering::Relaxed);
+                    self.asked(1);
                 }
                 if failed {
                     self.send_ordered(id, cx);
                 }
             }
-            Kind::Rpc { untaken, .. } => {
-                *untaken += 1;
+            Kind::Rpc { untaken, progress } => {
+                if untaken.is_empty() {
+                    *progress = self.thread.now.get();
+                }
+                self.load.untaken_bytes += message.held.bytes();
+                untaken.push_back(message.held);
                 let mut bytes = vec![0; message.body.len()];
                 message.body.copy_to(&mut bytes);
                 self.arrived.rpcs.push(Rpc::Message { to, message: bytes });
@@ -572,10 +590,6 @@ impl Connection {
         let Some(body) = stream.body.as_mut() else {
             return;
         };
-        if body.inflating {
-            body.ended = true;
-            return;
-        }
         if !body.assembler.is_between() {
             let status = Status::new(status::INTERNAL, "the request ended in the middle of a message");
             self.finish(id, &status, &HeaderMap::new());
@@ -610,7 +624,7 @@ impl Connection {
                     let mut bytes = vec![0; message.body.len()];
                     message.body.copy_to(&mut bytes);
                     let path = path.to_string();
-                    self.arrived.rpcs.push(Rpc::Unary { to, path, message: bytes });
+                    self.arrived.rpcs.push(Rpc::Unary { to, path, message: bytes, held: message.held });
                 }
                 None => self.finish(id, &missing(), &HeaderMap::new()),
             },
@@ -618,10 +632,7 @@ impl Connection {
                 ordered.half_closed = true;
                 self.send_ordered(id, cx);
             }
-            Kind::Rpc { half_closed, .. } => {
-                *half_closed = true;
-                self.arrived.rpcs.push(Rpc::HalfClosed { to });
-            }
+            Kind::Rpc { .. } => self.arrived.rpcs.push(Rpc::HalfClosed { to }),
         }
     }
 
@@ -633,7 +644,10 @@ impl Connection {
         match (what, &mut stream.kind) {
             (What::Inflated(inflated), _) => self.on_inflated(id, inflated, cx),
             (What::Answer { message, trailing }, Kind::StreamInfer(ordered)) => {
-                ordered.settle(to.message, Ok((message, trailing)));
+                match hold(&self.thread.shared.outgoing, message.len()) {
+                    Ok(held) => ordered.settle(to.message, Ok((message, held))),
+                    Err(status) => return self.finish(id, &status, &trailing),
+                }
                 self.send_ordered(id, cx);
                 self.read(id, cx);
             }
@@ -651,8 +665,9 @@ impl Connection {
             }
             (What::Message(message), _) => self.send_message(id, message),
             (What::End, _) => self.finish_well(id, &HeaderMap::new()),
-            (What::Taken, Kind::Rpc { untaken, .. }) => {
-                *untaken = untaken.saturating_sub(1);
+            (What::Taken, Kind::Rpc { untaken, progress }) => {
+                self.load.untaken_bytes -= untaken.pop_front().map_or(0, |held| held.bytes());
+                *progress = self.thread.now.get();
                 self.read(id, cx);
             }
             (What::Taken, _) => {}
@@ -665,22 +680,16 @@ impl Connection {
             let Some(Stream { kind: Kind::StreamInfer(ordered), .. }) = self.streams.get_mut(&id) else {
                 return;
             };
-            let Some(waiting) = ordered.waiting.front_mut() else {
-                if ordered.half_closed {
+            let strict = ordered.strict;
+            let Some((answer, request_id)) = ordered.take_settled() else {
+                if ordered.waiting.is_empty() && ordered.half_closed {
                     self.finish_well(id, &HeaderMap::new());
                 }
                 return;
             };
-            let Some(answer) = waiting.answer.take() else {
-                return;
-            };
-            let strict = ordered.strict;
-            let request_id = std::mem::take(&mut waiting.id);
-            ordered.waiting.pop_front();
-            self.thread.shared.answered(1);
-            ordered.first = ordered.first.wrapping_add(1);
+            self.answered(1);
             match answer {
-                Ok((message, _)) => self.send_message(id, message),
+                Ok((message, held)) => self.send_payload(id, Payload::new(message, &self.unsent, Some(held))),
                 Err((status, trailing)) if strict => self.finish(id, &status, &trailing),
                 Err((status, _)) => self.send_message(id, stream_error(&status.message, &request_id)),
             }
@@ -688,18 +697,8 @@ impl Connection {
     }
 
     fn payload(&self, message: Bytes) -> Result<Payload, Status> {
-        let shared = &self.thread.shared;
-        match shared.outgoing.take(message.len()) {
-            Some(held) => Ok(Payload::new(message, &self.unsent, Some(held))),
-            None => Err(Status {
-                code: status::RESOURCE_EXHAUSTED,
-                message: format!(
-                    "the answers that wait to be read hold {} bytes, which is the limit",
-                    shared.outgoing.limit()
-                ),
-                pushback_ms: Some(200),
-            }),
-        }
+        let held = hold(&self.thread.shared.outgoing, message.len())?;
+        Ok(Payload::new(message, &self.unsent, Some(held)))
     }
 
     /// Send the one answer of a request and forget its stream.
@@ -718,10 +717,13 @@ impl Connection {
     }
 
     fn send_message(&mut self, id: u32, message: Bytes) {
-        let payload = match self.payload(message) {
-            Ok(payload) => payload,
-            Err(status) => return self.finish(id, &status, &HeaderMap::new()),
-        };
+        match self.payload(message) {
+            Ok(payload) => self.send_payload(id, payload),
+            Err(status) => self.finish(id, &status, &HeaderMap::new()),
+        }
+    }
+
+    fn send_payload(&mut self, id: u32, payload: Payload) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -745,7 +747,7 @@ impl Connection {
         let Some(mut stream) = self.forget(id) else {
             return;
         };
-        self.cancel(&stream);
+        self.cancel(id, &stream);
         match (stream.send.take(), stream.respond.take()) {
             (Some(mut send), _) => {
                 let _ = send.send_trailers(bad(status, trailing));
@@ -757,22 +759,30 @@ impl Connection {
 
     fn forget(&mut self, id: u32) -> Option<Stream> {
         let stream = self.streams.remove(&id)?;
-        self.thread.shared.answered(stream.unanswered());
+        self.answered(stream.unanswered());
+        self.load.untaken_bytes -= stream.untaken_bytes();
         Some(stream)
+    }
+
+    fn asked(&mut self, requests: usize) {
+        self.load.calls += requests;
+        self.thread.shared.unanswered.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    fn answered(&mut self, requests: usize) {
+        self.load.calls -= requests;
+        self.thread.shared.answered(requests);
     }
 
     /// The peer has reset a stream, or it has become useless.
     fn drop_stream(&mut self, id: u32) {
         if let Some(stream) = self.forget(id) {
-            self.cancel(&stream);
-            if matches!(stream.kind, Kind::Rpc { .. }) {
-                self.arrived.rpcs.push(Rpc::Gone { to: self.address(id, 0) });
-            }
+            self.cancel(id, &stream);
         }
     }
 
-    /// Report the requests of a stream that nobody waits for any more.
-    fn cancel(&mut self, stream: &Stream) {
+    /// Report the requests of a stream that nobody waits for any more. An RPC that has ended itself does not mind.
+    fn cancel(&mut self, id: u32, stream: &Stream) {
         match &stream.kind {
             Kind::Infer { call, .. } if *call != 0 => self.arrived.cancels.push(*call),
             Kind::StreamInfer(ordered) => {
@@ -780,7 +790,22 @@ impl Connection {
                     ordered.waiting.iter().filter(|waiting| waiting.call != 0 && waiting.answer.is_none());
                 self.arrived.cancels.extend(open.map(|waiting| waiting.call));
             }
+            Kind::Rpc { .. } | Kind::Unary { submitted: true, .. } => {
+                self.arrived.rpcs.push(Rpc::Gone { to: self.address(id, 0) });
+            }
             _ => {}
         }
     }
+}
+
+/// Take an answer's bytes from what all answers may hold.
+fn hold(budget: &Arc<Budget>, size_bytes: usize) -> Result<Held, Status> {
+    budget.take(size_bytes).ok_or_else(|| Status {
+        code: status::RESOURCE_EXHAUSTED,
+        message: format!(
+            "the answers that wait to be read hold {} bytes, which is the limit",
+            budget.limit()
+        ),
+        pushback_ms: Some(200),
+    })
 }

@@ -19,6 +19,8 @@ const READ_BYTES: usize = 64 << 10;
 const DIRECT_BYTES: usize = 8 << 10;
 /// More than this is not collected but written at once.
 const WRITE_BYTES: usize = 256 << 10;
+/// After so many frames the other connections have their turn: small ones cost more to read than to send.
+const TURN_FRAMES: usize = 4096;
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEADER_BYTES: usize = 9;
 
@@ -48,6 +50,8 @@ struct Watch {
     pings_and_settings: u32,
     reset_count: u32,
     others: u32,
+    /// Seen since the connection was last polled.
+    turn_frames: usize,
     flood: Option<&'static str>,
     heard: bool,
     /// gRPC's C core names the path of a Unix socket as the authority, percent-encoded, which the library takes for
@@ -69,6 +73,7 @@ impl Watch {
             pings_and_settings: 0,
             reset_count: 0,
             others: 0,
+            turn_frames: 0,
             flood: None,
             heard: false,
         }
@@ -101,6 +106,7 @@ impl Watch {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32) {
+        self.turn_frames += 1;
         match kind {
             HEADERS | WINDOW_UPDATE => return,
             DATA if self.skip > 0 || flags & END_STREAM != 0 => return,
@@ -203,6 +209,11 @@ pub fn watched<S>(socket: S, local: bool) -> (Io<S>, Watched<S>) {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
+    /// Let the library read again as much as is fair.
+    pub fn begin_turn(&self) {
+        self.0.borrow_mut().watch.turn_frames = 0;
+    }
+
     /// Write what was collected.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_write_out(cx)
@@ -235,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
         let watch = &mut self.0.borrow_mut().watch;
         Seen {
             resets: std::mem::take(&mut watch.resets),
-            flood: watch.flood,
+            flood: watch.flood.take(),
             heard: std::mem::take(&mut watch.heard),
         }
     }
@@ -307,6 +318,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
         if state.read_from == state.read_to {
+            if state.watch.turn_frames >= TURN_FRAMES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if buf.remaining() >= READ_BYTES / 2 || state.watch.skip >= DIRECT_BYTES {
                 // a large piece follows, or there is room for one: no copy in between
                 let before = buf.filled().len();

@@ -5,7 +5,7 @@
 //! other.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::RawFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -64,7 +64,7 @@ pub struct TlsFiles {
 }
 
 /// Which request an answer belongs to: the connection, its stream, and the message's number in it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     pub connection: u64,
     pub stream: u32,
@@ -96,11 +96,23 @@ pub struct Call {
 /// What happened to an RPC that the gateway's servicers answer.
 #[derive(Debug)]
 pub enum Rpc {
-    Unary { to: Address, path: String, message: Vec<u8> },
+    Unary { to: Address, path: String, message: Vec<u8>, held: Held },
     Opened { to: Address, path: String },
     Message { to: Address, message: Vec<u8> },
     HalfClosed { to: Address },
     Gone { to: Address },
+}
+
+impl Rpc {
+    fn to(&self) -> Address {
+        match self {
+            Rpc::Unary { to, .. }
+            | Rpc::Opened { to, .. }
+            | Rpc::Message { to, .. }
+            | Rpc::HalfClosed { to }
+            | Rpc::Gone { to } => *to,
+        }
+    }
 }
 
 /// Everything that arrived since the gateway last asked.
@@ -122,6 +134,22 @@ impl Arrived {
         self.cancels.append(&mut other.cancels);
         self.rpcs.append(&mut other.rpcs);
         self.warnings.append(&mut other.warnings);
+    }
+
+    /// Forget what came and went before anybody looked: to ask and to take it back at once costs the peer little.
+    fn forget_what_went(&mut self) {
+        if !self.cancels.is_empty() {
+            let mut gone: HashSet<u64> = self.cancels.iter().copied().collect();
+            self.calls.retain(|call| !gone.remove(&call.id));
+            self.cancels.retain(|id| gone.contains(id));
+        }
+        let gone = self.rpcs.iter().filter(|rpc| matches!(rpc, Rpc::Gone { .. })).map(Rpc::to);
+        let gone: HashSet<Address> = gone.collect();
+        if !gone.is_empty() {
+            let began = self.rpcs.iter().filter(|rpc| matches!(rpc, Rpc::Opened { .. } | Rpc::Unary { .. }));
+            let both: HashSet<Address> = began.map(Rpc::to).filter(|to| gone.contains(to)).collect();
+            self.rpcs.retain(|rpc| !both.contains(&rpc.to()));
+        }
     }
 }
 
@@ -204,7 +232,9 @@ impl Shared {
     /// Return everything that has arrived.
     pub fn take(&self) -> Arrived {
         self.event.clear();
-        std::mem::take(&mut *lock(&self.arrived))
+        let mut arrived = std::mem::take(&mut *lock(&self.arrived));
+        arrived.forget_what_went();
+        arrived
     }
 
     pub fn event_fd(&self) -> RawFd {
