@@ -83,6 +83,7 @@ class Settlement:
         """Account for a call that is not queued; return its answer. `version` is '' where it was not
         routed.
         """
+        _let_go(error)
         outcome = Outcome.of(error)
         account = self._accounts.find(call.model, call.version)
         account.record_failure(outcome, now_ns - call.arrived_ns, rejected=True)
@@ -176,6 +177,7 @@ class Settlement:
 
     def fail(self, items: Iterable[QueueItem], error: GatewayError, now_ns: int) -> None:
         """Settle those of the items that still wait, with an error."""
+        _let_go(error)
         replies = []
         for item in items:
             if item.state != ItemState.SETTLED:
@@ -268,6 +270,13 @@ class Settlement:
 
 def servable_of(item: QueueItem) -> Servable:
     return item.servable  # type: ignore[return-value]  # scheduling does not know what a servable is
+
+
+def _let_go(error: GatewayError) -> None:
+    """Forget where an error was raised: a traceback holds frames, those hold calls with all their bytes, and
+    a frame that also holds the answer is freed by nothing but a collection of the garbage.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def bug(error: Exception) -> Bug:
