@@ -183,10 +183,12 @@ impl Connection {
         if let Some(flood) = seen.flood {
             self.refuse(flood);
         }
+        let mut closing = false;
         if self.mailbox.ticked.take() && !ended {
-            ended = self.on_tick(cx);
+            closing = self.on_tick(cx);
         }
-        // answers that were made on the way, windows that were opened: the library writes them when it is polled
+        // answers that were made on the way, windows that were opened, and why the connection is closed: the
+        // library writes them when it is polled
         if !ended {
             loop {
                 match self.h2.poll_accept(cx) {
@@ -201,7 +203,7 @@ impl Connection {
         }
         self.thread.shared.deliver(&mut self.arrived);
         let flushed = self.io.poll_flush(cx);
-        if ended || matches!(flushed, Poll::Ready(Err(_))) {
+        if ended || closing || matches!(flushed, Poll::Ready(Err(_))) {
             return Poll::Ready(());
         }
         let busy = !self.streams.is_empty() || self.unsent.answers.get() > 0 || self.pinged.is_some();
