@@ -593,11 +593,12 @@ class TestFrontendContract:
 
     @pytest.mark.slow
     def test_cancelled_stream_cancels_what_it_had_asked_for(self, wire):
+        asked = 30  # far more than run until a slow machine gets round to cancelling
         before = wire.statistics("slow_stream").inference_stats
         read = threading.Event()
 
         def messages():
-            for i in range(5):
+            for i in range(asked):
                 yield request("slow_stream", ONE, id=str(i))
             read.set()
 
@@ -605,11 +606,12 @@ class TestFrontendContract:
         assert next(call).infer_response.id == "0"
         assert read.wait(CALL_S)
         call.cancel()
-        # the client may drop what it has read and not yet sent: how many of the four arrive is not certain
-        ended = before.fail.count + 1
-        after = wire.wait_for_statistics("slow_stream", lambda s: s.inference_stats.fail.count >= ended)
-        assert before.fail.count < after.inference_stats.fail.count <= before.fail.count + 4
-        assert after.inference_stats.success.count == before.success.count + 1
+        # the client may drop what it has read and not yet sent: how many of them arrive is not certain
+        failed = before.fail.count
+        after = wire.wait_for_statistics("slow_stream", lambda s: s.inference_stats.fail.count > failed)
+        ran = after.inference_stats.success.count - before.success.count
+        assert 1 <= ran < asked
+        assert after.inference_stats.fail.count - failed <= asked - ran
 
     # -- grpc.health.v1 and reflection ---
 
