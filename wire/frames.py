@@ -335,7 +335,8 @@ class FrameReader:
         Raises:
             ProtocolError: a header announces more than the limits allow, or descriptors that did not come.
         """
-        self._descriptors += descriptors
+        if descriptors:
+            self._descriptors += descriptors
         frames: list[Frame] = []
         try:
             self._cut(data, frames)
@@ -345,8 +346,10 @@ class FrameReader:
         return frames
 
     def _cut(self, data: bytes, frames: list[Frame]) -> None:
-        buffer = self._buffer
-        buffer += data
+        rest = self._buffer
+        if rest:
+            rest += data
+        buffer = rest or data  # mostly whole frames arrive: nothing is put together then
         at, have = 0, len(buffer)
         while have - at >= HEADER_BYTES:
             length, kind, count, id_ = _HEADER.unpack_from(buffer, at)
@@ -355,16 +358,22 @@ class FrameReader:
             end = at + HEADER_BYTES + length
             if end > have:
                 break
-            if count > len(self._descriptors):
-                raise ProtocolError(f"a frame announces {count} descriptors, {len(self._descriptors)} came")
-            owned = self._descriptors[:count]
-            del self._descriptors[:count]
+            owned = self._take(count) if count else []
             frames.append(Frame(kind, id_, bytes(buffer[at + HEADER_BYTES : end]), owned))
             at = end
-        if at:
-            del buffer[:at]
+        if rest:
+            del rest[:at]
+        elif at < have:
+            rest += data[at:]
         if len(self._descriptors) > MAX_PENDING_DESCRIPTORS:
             raise ProtocolError(f"{len(self._descriptors)} descriptors came that no frame announces")
+
+    def _take(self, count: int) -> list[int]:
+        if count > len(self._descriptors):
+            raise ProtocolError(f"a frame announces {count} descriptors, {len(self._descriptors)} came")
+        taken = self._descriptors[:count]
+        del self._descriptors[:count]
+        return taken
 
     def take_descriptors(self) -> list[int]:
         """Return descriptors that belong to no frame that was returned, for closing."""

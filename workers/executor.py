@@ -75,7 +75,8 @@ class Executor:
         self._sessions = sessions
         self._waiting: deque[Job] = deque()
         self._free = capacity
-        self._change = threading.Condition()
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)  # a lane may find something to do
         self._idle = 0
         self._lanes = 0
         self._max_lanes = capacity
@@ -86,7 +87,7 @@ class Executor:
         """
         if not self._sessions.need(job.entry):
             return False
-        with self._change:
+        with self._lock:
             self._waiting.append(job)
             # a lane that was notified counts as idle until it wakes: compare, do not ask for none
             if self._idle < len(self._waiting) and self._lanes < self._max_lanes:
@@ -98,13 +99,13 @@ class Executor:
 
     def cancel(self, link: Link, batches: Collection[int]) -> None:
         """Do not start these batches of a gateway. What has started, or is unknown, is left alone."""
-        with self._change:
+        with self._lock:
             waiting = {job.batch for job in self._waiting if job.link is link}
             link.cancelled.update(waiting.intersection(batches))
 
     def drop(self, link: Link) -> None:
         """Forget the batches of a gateway that is gone."""
-        with self._change:
+        with self._lock:
             dropped = [job for job in self._waiting if job.link is link]
             self._waiting = deque(job for job in self._waiting if job.link is not link)
         for job in dropped:
@@ -129,7 +130,7 @@ class Executor:
 
     def _lane(self) -> None:
         while True:
-            with self._change:
+            with self._lock:
                 while (job := self._next()) is None:
                     self._idle += 1
                     self._change.wait()
@@ -140,7 +141,7 @@ class Executor:
             done = self._run(job)
             # before the next batch may start: should that end the process, this one has been heard of
             job.link.send(Kind.DONE, job.batch, done)
-            with self._change:
+            with self._lock:
                 self._free += width
                 job.entry.running -= 1
                 if self._waiting and self._idle:

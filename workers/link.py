@@ -49,7 +49,8 @@ class Link:
         self._granted = 0  # capacity that this gateway holds or has in use
         self._share = 0  # how much of it may stay there
         self._arena = ArenaWriter(segment_bytes, budget_bytes)
-        self._room = threading.Condition()
+        self._arena_lock = threading.Lock()
+        self._room = threading.Condition(self._arena_lock)  # there is some again, or the link is closed
 
     def receive(self) -> list[Frame]:
         """Return the frames that have arrived.
@@ -75,7 +76,7 @@ class Link:
             if self.closed:
                 return
             # duplicated, because a segment may be retired before its announcement has left
-            self._unsent.append((data, [os.dup(fd) for fd in descriptors]))
+            self._unsent.append((data, [os.dup(fd) for fd in descriptors] if descriptors else []))
             self._unsent_bytes += len(data)
             try:
                 if len(self._unsent) == 1:
@@ -142,7 +143,7 @@ class Link:
             RegionTooLarge: it can never fit.
             LinkClosed: the gateway went away meanwhile.
         """
-        with self._room:
+        with self._arena_lock:
             while True:
                 if self.closed:
                     raise LinkClosed
@@ -155,6 +156,8 @@ class Link:
             return region, self._arena.view(region)
 
     def _announce(self) -> None:
+        if not (self._arena.opened or self._arena.retired):
+            return
         for segment, size_bytes, fd in self._arena.opened:
             self._send(encode(Kind.SEGMENT, 0, SegmentOpened(segment, size_bytes), descriptors=1), (fd,))
         self._arena.opened.clear()
@@ -168,7 +171,7 @@ class Link:
         Raises:
             ArenaInvalid: one of them was not allocated.
         """
-        with self._room:
+        with self._arena_lock:
             if self.closed:
                 return
             for segment, offset in regions:
@@ -182,7 +185,7 @@ class Link:
 
     def close(self) -> None:
         """Close everything; waiting executors are woken and find the link closed."""
-        with self._room:
+        with self._arena_lock:
             self.closed = True
             self._arena.close()
             self._room.notify_all()

@@ -2,15 +2,15 @@
 once when the last one says goodbye, after the grace period when it just went away.
 
 Three kinds of threads: the main one reads frames and never blocks; one loader does what takes long (load,
-probe, warm up, unload) in the order asked for; the executor's lanes run batches. Credits, the slot's capacity
-twice over (one running, one staged), are divided among the connected gateways.
+probe, warm up, unload) in the order asked for; the executor's lanes run batches.
+Credits, the slot's capacity twice over (one running, one staged), are divided among the connected gateways.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -65,10 +65,10 @@ if TYPE_CHECKING:
 class WorkerProcess:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._selector = selectors.DefaultSelector()
+        self._poller = select.epoll()
         self._sessions = Sessions()
         self._executor = Executor(settings.capacity, self._sessions)
-        self._links: set[Link] = set()
+        self._links: dict[int, Link] = {}  # {descriptor: its link}
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # the loader's
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._to_flush: set[Link] = set()
@@ -82,8 +82,8 @@ class WorkerProcess:
         listener = socket.socket(fileno=self._settings.listen_fd)
         listener.set_inheritable(False)
         listener.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, None)
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        self._poller.register(listener, select.EPOLLIN)
+        self._poller.register(self._wake, select.EPOLLIN)
         threading.Thread(target=self._load_forever, name="loader", daemon=True).start()
         # who started it is connected already, or has died since
         self._forget_at = time.monotonic() + self._settings.grace_s
@@ -92,15 +92,15 @@ class WorkerProcess:
 
     def _serve(self, listener: socket.socket) -> None:
         while not self._over:
-            timeout = None if self._forget_at is None else max(self._forget_at - time.monotonic(), 0)
-            events = self._selector.select(timeout)
-            for key, mask in events:
-                if key.fileobj is listener:
-                    self._accept(listener)
-                elif key.fileobj == self._wake:
+            wait_s = None if self._forget_at is None else max(self._forget_at - time.monotonic(), 0)
+            for fd, events in self._poller.poll(wait_s):
+                link = self._links.get(fd)
+                if link is not None:
+                    self._on_event(link, events)
+                elif fd == self._wake:
                     self._on_wake()
-                else:
-                    self._on_event(key.data, mask)
+                elif fd == listener.fileno():
+                    self._accept(listener)
             if self._forget_at is not None and time.monotonic() >= self._forget_at:
                 if not self._links:
                     return
@@ -113,8 +113,8 @@ class WorkerProcess:
         except BlockingIOError:
             return
         link = Link(sock, self._settings.segment_bytes, self._settings.budget_bytes, self._want_write)
-        self._links.add(link)
-        self._selector.register(sock, selectors.EVENT_READ, link)
+        self._links[sock.fileno()] = link
+        self._poller.register(sock, select.EPOLLIN)
         hello = Hello(
             PROTOCOL_MIN,
             PROTOCOL_MAX,
@@ -137,16 +137,14 @@ class WorkerProcess:
             pass
         while self._to_flush:
             link = self._to_flush.pop()
-            if link in self._links:
-                self._selector.modify(link.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, link)
+            if not link.closed:
+                self._poller.modify(link.socket, select.EPOLLIN | select.EPOLLOUT)
 
-    def _on_event(self, link: Link, mask: int) -> None:
-        if link.closed:
-            return
+    def _on_event(self, link: Link, events: int) -> None:
         try:
-            if mask & selectors.EVENT_WRITE and link.flush():
-                self._selector.modify(link.socket, selectors.EVENT_READ, link)
-            if mask & selectors.EVENT_READ:
+            if events & select.EPOLLOUT and link.flush():
+                self._poller.modify(link.socket, select.EPOLLIN)
+            if events & ~select.EPOLLOUT:  # bytes, or an end that reading finds
                 self._on_frames(link, link.receive())
         except (EOFError, OSError):
             self._drop(link)
@@ -165,8 +163,8 @@ class WorkerProcess:
                     os.close(fd)
 
     def _drop(self, link: Link) -> None:
-        self._links.discard(link)
-        self._selector.unregister(link.socket)
+        del self._links[link.socket.fileno()]
+        self._poller.unregister(link.socket)
         link.close()
         self._executor.drop(link)
         self._tasks.put(lambda: self._release(link))
@@ -186,7 +184,7 @@ class WorkerProcess:
         """Divide the slot's credits anew. A gateway that holds more than its share gives back as its batches
         finish.
         """
-        greeted = [link for link in self._links if link.greeted]
+        greeted = [link for link in self._links.values() if link.greeted]
         if not greeted:
             return
         share = max(2 * self._settings.capacity // len(greeted), 1)
@@ -214,7 +212,7 @@ class WorkerProcess:
             self._on_hello(link, decode(body, Hello))
         elif kind == Kind.GOODBYE:
             link.left = True
-            link.send(Kind.GOODBYE, 0, Goodbye("", last=self._links == {link}))
+            link.send(Kind.GOODBYE, 0, Goodbye("", last=len(self._links) == 1))
             raise EOFError
         else:
             self._on_control(link, kind, id_, body)
@@ -314,7 +312,7 @@ class WorkerProcess:
         return Report(
             resident_bytes(),
             # copied: asked for on the main thread and on the loader, while the other one changes them
-            sum(each.arena_bytes for each in self._links.copy()),
+            sum(each.arena_bytes for each in list(self._links.values())),
             {servable: entry.loaded.memory_bytes for servable, entry in link.servables.copy().items()},
         )
 
