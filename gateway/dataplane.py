@@ -309,12 +309,14 @@ class Dataplane:
         if done.outcome == Outcome.UNKNOWN_SERVABLE and batch_id in slot.in_flight:
             credits = slot.in_flight[batch_id].hosting.width  # the worker cannot know it
         batch = slot.finish(batch_id, credits, now_ns)
-        ran = done.outcome == Outcome.OK and batch is not None
+        pumped = False
         if batch is not None:
-            if ran:
+            if done.outcome == Outcome.OK:
                 slot.charge(batch, done.ended_ns - done.started_ns, now_ns)
-                # the worker may be idle now: it gets its next batch before this one's answers are written
-                self._pump(now_ns)
+                if slot.active:
+                    # the worker may be idle now: it gets its next batch before this one's answers are written
+                    self._pump(now_ns)
+                    pumped = True
             try:
                 self._finish(slot, link, batch, done, now_ns)
             except GatewayError as error:
@@ -325,7 +327,7 @@ class Dataplane:
             except Exception as error:
                 self._settlement.fail(batch.items, bug(error), now_ns)
         link.free(done.outputs)
-        if not ran:
+        if not pumped:
             self._pump(now_ns)  # what is to run again may have been put back
 
     def _finish(self, slot: SlotScheduler, link: WorkerLink, batch: Batch, done: Done, now_ns: int) -> None:

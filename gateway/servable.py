@@ -193,7 +193,7 @@ class Servable:
         batch_shape = BatchShape(tuple(shapes))
         return Plan(
             rows,
-            batch_shape,
+            repr(batch_shape),  # text keeps its hash, and a key is looked up several times for each batch
             batch_shape,
             tuple(plans),
             sum(plan.size_bytes for plan in plans),

@@ -202,10 +202,14 @@ class SlotScheduler:
             if others:  # a model that was away has no claim on the time that others used meanwhile
                 self.used_ns[hosting.model] = max(self.used_ns.get(hosting.model, 0.0), min(others))
 
+    @property
+    def active(self) -> bool:
+        """Whether something waits that may run here."""
+        return any(hosting.queues.size for hosting in self._active.values())
+
     def ready_ns(self, now_ns: int) -> int:
         """Return when a batch that is sent now could start, as far as the cost models know."""
-        running = sum(batch.hosting.width for batch in self.in_flight.values())
-        if running < self.capacity:
+        if not self.in_flight or sum([b.hosting.width for b in self.in_flight.values()]) < self.capacity:
             return now_ns
         work_ns = 0.0
         for batch in self.in_flight.values():
@@ -245,7 +249,7 @@ class SlotScheduler:
             ready_ns <= now_ns,
             ready_ns,
             self._max_batch_bytes,
-            any(batch.alone for batch in self.in_flight.values()),
+            bool(self.in_flight) and any(batch.alone for batch in self.in_flight.values()),
         )
         return decide(now_ns, slot, views), queues, hostings
 
