@@ -1,6 +1,6 @@
 """The data plane: what happens to a request between the front end and a worker. Read this first.
 
-    on_calls(burst)   each call: routing → admission → the servable's plan → its queue
+    on_calls(burst)   each call: routing → admission → the servable's plan → its queue, or an idle slot
     _pump             each slot: `decide` picks a queue and a batch; the link carries it to the worker
     on_done           the batch comes back: outputs are split, every member is settled on its own
     on_cancels, _ring cancellations, and the one alarm for deadlines, queue delays and hung runs
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gateway.admission.admission import check_parameters
 from gateway.call import Tensor
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 # Requests without a deadline queue as if they had this one, so that those with deadlines cannot starve them.
 _IMPLIED_DEADLINE_NS = 30_000_000_000
+_MAX_KINDS = 1024  # that are remembered
 
 
 class TensorsTooLarge(Exhausted):
@@ -66,19 +67,25 @@ class ServableGone(NotReady):
         super().__init__(f"model {model} version {version} stopped serving: {reason}")
 
 
-class Kind(NamedTuple):
-    """What calls of one shape key have in common: worked out once for all of a burst.
+class Kind:
+    """What calls of one shape key have in common: worked out once, as long as neither the table nor the
+    servable's policy changes.
 
     `timeout_ns` is from arrival, as the request's parameter may say; NEVER without one. So is
-    `default_deadline_ns`, the model's own for requests without a deadline. `items` are those of the burst.
+    `default_deadline_ns`, the model's own for requests without a deadline. `items` are those of a burst.
     """
 
-    servable: Servable
-    plan: Plan
-    priority: int
-    timeout_ns: int
-    default_deadline_ns: int
-    items: list[QueueItem]
+    __slots__ = ("default_deadline_ns", "items", "plan", "policy", "priority", "servable", "timeout_ns")
+
+    def __init__(self, servable: Servable, plan: Plan, priority: int, timeout_ns: int) -> None:
+        policy = servable.policy
+        self.servable = servable
+        self.policy = policy
+        self.plan = plan
+        self.priority = policy.priorities.effective(priority) if policy.priorities.levels else 0
+        self.timeout_ns = timeout_ns or NEVER
+        self.default_deadline_ns = policy.default_deadline_ns or NEVER
+        self.items: list[QueueItem] = []
 
 
 class Dataplane:
@@ -95,7 +102,8 @@ class Dataplane:
         kill_worker: Callable[[str, str], None],
         quarantine: Callable[[Servable, str], None],
     ) -> None:
-        self.table = RouteTable()
+        self._table = RouteTable()
+        self._kinds: dict[ShapeKey | None, Kind] = {}
         self.slots: dict[str, SlotScheduler] = {}  # {slot name: its scheduler}
         self._links: dict[str, WorkerLink] = {}  # {slot name: link to its worker, while that is up}
         self._clock = clock
@@ -119,17 +127,27 @@ class Dataplane:
         self._alarm = Alarm(loop, self._ring)
         self._alarm_ns = NEVER
 
+    @property
+    def table(self) -> RouteTable:
+        """Where calls go. It is replaced as a whole."""
+        return self._table
+
+    @table.setter
+    def table(self, table: RouteTable) -> None:
+        self._table = table
+        self._kinds.clear()
+
     # Requests come in.
 
     def on_calls(self, calls: Sequence[Call]) -> None:
         """Take a burst of calls. Refusals are settled before this returns."""
         now_ns = self._clock.now_ns()
         refused: list[Reply] = []
-        # by shape key, for this burst: nothing that a kind stands for can change within
-        kinds: dict[ShapeKey | None, Kind] = {}
         taken: list[Kind] = []
         for call in calls:
-            kind = kinds.get(call.shape_key)
+            kind = self._kinds.get(call.shape_key)
+            if kind is not None and kind.policy is not kind.servable.policy:
+                kind = None
             servable = None if kind is None else kind.servable
             try:
                 if servable is None:
@@ -139,7 +157,8 @@ class Dataplane:
                     servable.model, size_bytes, deadline_ns, now_ns, servable.policy.max_request_bytes
                 )
                 if kind is None:
-                    kind = self._kind(call, servable, kinds)
+                    kind = self._kind(call, servable)
+                if not kind.items:
                     taken.append(kind)
                 kind.items.append(self._item(call, kind, size_bytes, deadline_ns, now_ns))
                 self._admission.held_bytes += size_bytes
@@ -148,7 +167,7 @@ class Dataplane:
             except Exception as error:
                 refused.append(self._refuse(call, servable, bug(error), now_ns))
         for kind in taken:
-            refused += self._enqueue(kind, now_ns)
+            refused += self._enqueue(kind, now_ns, alone=len(taken) == 1)
         deliver(refused)
         self._pump(now_ns)
 
@@ -163,34 +182,29 @@ class Dataplane:
             return route.only
         return route.choose(call.version, call.metadata, self._random.random())
 
-    def _kind(self, call: Call, servable: Servable, kinds: dict[ShapeKey | None, Kind]) -> Kind:
+    def _kind(self, call: Call, servable: Servable) -> Kind:
         """Return what holds for all calls like this one; remember it where they all go to this servable.
 
         Raises:
             GatewayError: no such call can be queued.
         """
-        policy, key = servable.policy, call.shape_key
+        key = call.shape_key
         priority = timeout_ns = 0
         if call.parameters:
             check_parameters(call)
             timeout_ns = _whole(call, "timeout") * 1000
             priority = _whole(call, "priority")
-        kind = Kind(
-            servable,
-            servable.plan(call),
-            policy.priorities.effective(priority) if policy.priorities.levels else 0,
-            timeout_ns or NEVER,
-            policy.default_deadline_ns or NEVER,
-            [],
-        )
+        kind = Kind(servable, servable.plan(call), priority, timeout_ns)
         if key is not None and kind.plan.covers(key) and self.table.find(call.model).is_settled(call.version):
-            kinds[key] = kind
+            if len(self._kinds) >= _MAX_KINDS:
+                self._kinds.clear()
+            self._kinds[key] = kind
         return kind
 
     def _item(
         self, call: Call, kind: Kind, size_bytes: int, given_deadline_ns: int | None, now_ns: int
     ) -> QueueItem:
-        servable, plan, priority, timeout_ns, default_deadline_ns, _ = kind
+        servable, timeout_ns, default_deadline_ns = kind.servable, kind.timeout_ns, kind.default_deadline_ns
         deadline_ns = NEVER
         if given_deadline_ns is not None or timeout_ns != NEVER or default_deadline_ns != NEVER:
             arrived_ns = call.arrived_ns
@@ -200,8 +214,8 @@ class Dataplane:
         return QueueItem(
             call,
             servable,
-            plan,
-            priority,
+            kind.plan,
+            kind.priority,
             now_ns,
             next(self._sequence),
             now_ns + _IMPLIED_DEADLINE_NS,
@@ -210,21 +224,25 @@ class Dataplane:
             size_bytes,
         )
 
-    def _enqueue(self, kind: Kind, now_ns: int) -> list[Reply]:
-        """Queue what was taken of a kind; return the answers to what the queue has no room for."""
+    def _enqueue(self, kind: Kind, now_ns: int, *, alone: bool) -> list[Reply]:
+        """Queue what was taken of a kind, or send it at once; return the answers to what the queue has no
+        room for. `alone`: the burst brought nothing else.
+        """
         servable, items = kind.servable, kind.items
+        kind.items = []
         queues = servable.queues
-        room = queues.room
-        left = items[room:]
+        left = items[queues.room :]
         if left:
-            del items[room:]
+            del items[queues.room :]
         if items:
-            queues.push(kind.plan.key, items)
             self._settlement.hold(servable, items)
             for item in items:
                 if item.deadline_ns != NEVER:
                     self._deadlines.add(item)
-            self._wake(servable)
+            hosting = queues.hostings[0] if alone and not queues.size and len(queues.hostings) == 1 else None
+            if hosting is None or not hosting.slot.send_at_once(now_ns, hosting, items):
+                queues.push(kind.plan.key, items)
+                self._wake(servable)
         self._admission.held_bytes -= sum([item.held_bytes for item in left])
         return [self._refuse(item.call, servable, queues.full(), now_ns) for item in left]
 

@@ -311,12 +311,44 @@ class SlotScheduler:
                 picks = picks[: len(picks) // 2]
                 continue
             break
+        self._sent(batch)
+
+    def _sent(self, batch: Batch) -> None:
+        hosting = batch.hosting
         hosting.in_flight += 1
         self.credits -= hosting.width
-        if not self.in_flight:
-            batch.started_ns = now_ns
         self.in_flight[batch.id] = batch
         self._recent_rows += batch.rows
+
+    def send_at_once(self, now_ns: int, hosting: Hosting, items: list[QueueItem]) -> bool:
+        """Send new requests, all of one plan, before they are queued, where nothing else waits and `decide`
+        would send them all: the slot is idle, they fit into one batch and are in time. False: queue them.
+        """
+        if self._send is None or self._blocked or self.in_flight or self.credits < hosting.width:
+            return False
+        plan, policy, count = items[0].plan, hosting.policy, len(items)
+        rows, max_rows = plan.rows * count, policy.max_rows
+        if not 0 < rows <= max_rows or (policy.max_delay_ns and rows < max_rows) or self.active:
+            return False
+        if count > 1 and plan.size_bytes * count > self._max_batch_bytes:
+            return False
+        cost = hosting.cost_of(plan.key).snapshot(now_ns)
+        if min([item.due_ns for item in items]) < now_ns + max(cost.floor_ns, cost.predict_ns(rows)):
+            return False
+        for item in items:
+            item.state = ItemState.DISPATCHED
+        reason = "full" if rows == max_rows else "idle"
+        batch = Batch(self._next_batch_id(), hosting, items, reason, now_ns)
+        try:
+            self._send(batch)
+        except SendImpossible:
+            return True
+        except SendRefused:
+            for item in items:
+                item.state = ItemState.WAITING
+            return False
+        self._sent(batch)
+        return True
 
     def finish(self, batch_id: int, credits: int, now_ns: int) -> Batch | None:
         """A batch came back, with these credits. None for one that is not known."""

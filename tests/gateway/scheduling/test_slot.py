@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.scheduling.decision import LEAD_NS
+from gateway.scheduling.decision import LEAD_NS, NEVER
 from gateway.scheduling.item import ItemState
 from gateway.scheduling.queue import ServableQueues
 from gateway.scheduling.slot import Hosting, SendImpossible, SendRefused, SlotScheduler
@@ -412,3 +412,76 @@ def test_credits_are_conserved(make_item, data):
         batch = next(iter(slot.in_flight.values()))
         slot.finish(batch.id, batch.hosting.width, 100)
     assert slot.credits == granted
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+def test_what_is_sent_at_once_is_what_the_decision_would_send(make_item, data):
+    """The short way is taken only where the long way leads to the same batch now."""
+    draw = data.draw
+    rows, now_ns = draw(st.integers(1, 4)), 10 * MS
+    deadlines = draw(
+        st.lists(
+            st.sampled_from([*[NEVER] * 8, now_ns, now_ns + MS, 20 * MS, 99 * MS]), min_size=1, max_size=12
+        )
+    )
+    policy = {"max_rows": draw(st.integers(1, 32)), "max_delay_ns": draw(st.sampled_from([0, 0, MS]))}
+    max_batch_bytes, credits, width = (
+        draw(st.sampled_from([8, 64, 1 << 20])),
+        draw(st.integers(0, 3)),
+        draw(st.integers(1, 2)),
+    )
+    costs = draw(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 30 * MS)), max_size=3))
+    fits = draw(st.sampled_from([1000, 1000, 3]))
+    busy, other = draw(st.integers(0, 5)) == 1, draw(st.integers(0, 2)) == 1
+    sent = []
+    for at_once in (True, False):
+        ids = itertools.count(1)
+        slot, worker = SlotScheduler("s", "cpu", max_batch_bytes, lambda ids=ids: next(ids)), Worker()
+        slot.open(1, worker.send)
+        slot.grant(4)
+        hosting, another = (
+            Hosting(
+                slot, i, None, f"m{i}", ServableQueues(f"m{i}", 100), Policy(**policy), count=2, width=width
+            )
+            for i in (1, 2)
+        )
+        for each in (hosting, another):
+            each.queues.hostings.append(each)
+            slot.host(each)
+        for ran in costs:
+            hosting.observe("k", *ran, now_ns)
+        if busy:
+            push(another, make_item())
+            slot.wake(another)
+            slot.pump(now_ns)
+        if other:
+            push(another, make_item(enqueued_ns=now_ns))
+            slot.wake(another)
+        slot.credits = credits
+        worker.fits, worker.batches = fits, []
+        items = [make_item(rows=rows, deadline_ns=at_ns, enqueued_ns=now_ns) for at_ns in deadlines]
+        if at_once:
+            taken = slot.send_at_once(now_ns, hosting, items)
+            assert all((item.state == ItemState.WAITING) != taken for item in items)
+        else:
+            hosting.queues.push(items[0].plan.key, items)
+            slot.wake(hosting)
+            slot.pump(now_ns)
+        sent.append([(len(batch.items), batch.rows, batch.close_reason) for batch in worker.batches])
+        assert slot.credits == credits - width * len(worker.batches)
+        assert hosting.in_flight == len(worker.batches) if not other else True
+    if taken:
+        assert sent[0] == sent[1]
+    else:
+        assert sent[0] == []
+
+
+def test_new_requests_on_an_idle_slot_are_sent_without_waiting(make_slot, host, worker, make_item):
+    slot = make_slot()
+    hosting = host(slot)
+    assert slot.send_at_once(0, hosting, [make_item(), make_item()])
+    assert worker.sent() == [[0, 1]]
+    assert not slot.send_at_once(0, hosting, [make_item()])  # it is busy now
+    assert slot.finish(1, 1, 0) is worker.batches[0]
+    assert slot.send_at_once(0, hosting, [make_item()])
