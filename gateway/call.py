@@ -42,9 +42,9 @@ class BatchInput(NamedTuple):
 
 
 class ShapeKey(Protocol):
-    """Stands for the names, datatypes, shapes and byte counts of a request's tensors, and for nothing else:
-    equal only to itself. `elements_fit`: those of type BYTES are known to hold as many elements as they
-    should.
+    """Requests with the same key have the same model, version, parameters and requested outputs, and tensors
+    of the same names, datatypes, shapes and byte counts. Equal only to itself. `elements_fit`: tensors of
+    type BYTES are known to hold as many elements as they should.
     """
 
     @property
@@ -67,9 +67,8 @@ class Call:
     """One inference request.
 
     `deadline_ns` is absolute on the gateway's monotonic clock, None without one. `outputs` names the
-    requested outputs, empty for all. `metadata` keys are lower case. `shape_key`, when given, stands
-    for the names, datatypes and shapes of inputs and outputs and for the tensors' byte counts. `size_bytes`
-    is the size of the encoded message.
+    requested outputs, empty for all. `metadata` keys are lower case. `shape_key`, when given, says
+    which requests are alike. `size_bytes` is the size of the encoded message.
     """
 
     __slots__ = (
