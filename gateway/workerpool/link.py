@@ -210,6 +210,7 @@ class WorkerLink:
                 self._inputs[batch] = (region.segment, region.offset)
                 self._write_freed()
                 self._write(run)
+                self._hurry()
 
         self._copying.copy(copies, total, send)
 
@@ -273,6 +274,16 @@ class WorkerLink:
         if not self._flush_due and not self._writing:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+
+    def _hurry(self) -> None:
+        """Send what waits now rather than in the loop's next turn. What fails is left for that turn: whoever
+        sends a batch is not to find the link lost behind its back.
+        """
+        try:
+            while self._out and not self._writing:
+                self._send_some()
+        except OSError:
+            pass  # BlockingIOError too
 
     def _flush(self) -> None:
         self._flush_due = False
