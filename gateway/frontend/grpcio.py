@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.call import BatchReply, CallId, Reply
     from gateway.clock import Clock
     from gateway.frontend.listening import Listening
-    from gateway.frontend.seam import OnCalls, OnCancels, Servicers
+    from gateway.frontend.seam import OnCalls, OnCancels, Servicers, StreamServicer
 
 log = logging.getLogger(__name__)
 
@@ -216,10 +217,11 @@ class GrpcioFrontend:
         remaining_s = context.time_remaining()
         return None if remaining_s is None else self._clock.now_ns() + int(remaining_s * 1e9)
 
-    async def _stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def _stream_infer(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Triton's form: answers in the order of their requests, errors in-band, the stream stays open.
 
-        With metadata `triton_grpc_error: true` an error becomes the stream's status and closes it.
+        With metadata `triton_grpc_error: true` an error becomes the stream's status and closes it. Writes by
+        itself: a generator of answers would not hear of a cancellation while grpcio writes one of them.
         """
         strict = _metadata(context).get("triton_grpc_error", "").lower() == "true"
         queue: asyncio.Queue[Pending | None] = asyncio.Queue(_MAX_STREAM_CALLS)
@@ -230,7 +232,7 @@ class GrpcioFrontend:
                 answer = await pending.future
                 if answer.error is not None and strict:
                     await _abort(context, answer.error, answer.trailing)
-                yield _stream_message(pending, answer)
+                await context.write(_stream_message(pending, answer))
                 outstanding.popleft()
                 self._leave()
             await reader
@@ -270,13 +272,12 @@ class GrpcioFrontend:
 
         return handle
 
-    def _stream(
-        self, servicer: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
-    ) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
-        async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    def _stream(self, servicer: StreamServicer) -> Callable[[AsyncIterator[bytes], Any], Any]:
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
             try:
-                async for message in servicer(requests):
-                    yield message
+                async with aclosing(servicer(requests)) as messages:
+                    async for message in messages:
+                        await context.write(message)
                 return
             except GatewayError as error:
                 failure = error

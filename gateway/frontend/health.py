@@ -13,7 +13,7 @@ from gateway.frontend.codec import MalformedRequest
 from gateway.lifecycle.record import VersionState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from gateway.lifecycle.catalog import Catalog
 
@@ -53,7 +53,7 @@ class HealthServicer:
             raise UnknownService(name)
         return _response(status)
 
-    async def watch(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def watch(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Yield the status now and at every change, until the caller goes away. Unknown names may become
         known.
         """

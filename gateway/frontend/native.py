@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import uuid
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from gateway import _native
@@ -221,8 +222,9 @@ class _Stream:
 
     async def serve(self, servicer: StreamServicer) -> None:
         try:
-            async for message in servicer(self._requests()):
-                self._server.send(self._address, message)
+            async with aclosing(servicer(self._requests())) as messages:
+                async for message in messages:
+                    self._server.send(self._address, message)
             self._server.end(self._address)
         except GatewayError as error:
             _fail(self._server, self._address, error)

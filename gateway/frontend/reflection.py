@@ -15,7 +15,7 @@ from protos.inference_pb2 import DESCRIPTOR
 from protos.pool import POOL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from gateway.frontend.seam import StreamServicer
 
@@ -39,7 +39,7 @@ def reflection_streams() -> dict[str, StreamServicer]:
     POOL.AddSerializedFile(_v1_file().SerializeToString())
     servicer = ReflectionServicer(_SERVICES, pool=POOL)
 
-    async def serve(requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def serve(requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         async for response in servicer.ServerReflectionInfo(_decoded(requests), None):
             yield bytes(response.SerializeToString())
 

@@ -6,7 +6,7 @@ wake-up into a burst, and is given the replies of a batch at once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.call import BatchReply, Call, CallId, Reply
@@ -14,7 +14,8 @@ from gateway.call import BatchReply, Call, CallId, Reply
 OnCalls = Callable[[Sequence[Call]], None]
 OnCancels = Callable[[Sequence[CallId]], None]
 UnaryServicer = Callable[[bytes], bytes]
-StreamServicer = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+# a generator, so that whoever asks for no more of its messages can close it at once
+StreamServicer = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 
 class Servicers(NamedTuple):
