@@ -310,7 +310,6 @@ class Dataplane:
             self._settlement.fail(batch.items, too_large, self._clock.now_ns())
             raise SendImpossible from error
         for item in batch.items:
-            item.state = ItemState.DISPATCHED
             item.batch = batch
 
     # Results come back.
@@ -331,7 +330,7 @@ class Dataplane:
         if batch is not None:
             if done.outcome == Outcome.OK:
                 slot.charge(batch, done.ended_ns - done.started_ns, now_ns)
-                if slot.active:
+                if slot.has_waiting:
                     # the worker may be idle now: it gets its next batch before this one's answers are written
                     self._pump(now_ns)
                     pumped = True

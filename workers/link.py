@@ -76,7 +76,7 @@ class Link:
             if self.closed:
                 return
             # duplicated, because a segment may be retired before its announcement has left
-            self._unsent.append((data, [os.dup(fd) for fd in descriptors] if descriptors else []))
+            self._unsent.append((data, [os.dup(fd) for fd in descriptors]))
             self._unsent_bytes += len(data)
             try:
                 if len(self._unsent) == 1:
@@ -156,8 +156,6 @@ class Link:
             return region, self._arena.view(region)
 
     def _announce(self) -> None:
-        if not (self._arena.opened or self._arena.retired):
-            return
         for segment, size_bytes, fd in self._arena.opened:
             self._send(encode(Kind.SEGMENT, 0, SegmentOpened(segment, size_bytes), descriptors=1), (fd,))
         self._arena.opened.clear()

@@ -203,13 +203,14 @@ class SlotScheduler:
                 self.used_ns[hosting.model] = max(self.used_ns.get(hosting.model, 0.0), min(others))
 
     @property
-    def active(self) -> bool:
+    def has_waiting(self) -> bool:
         """Whether something waits that may run here."""
         return any(hosting.queues.size for hosting in self._active.values())
 
     def ready_ns(self, now_ns: int) -> int:
         """Return when a batch that is sent now could start, as far as the cost models know."""
-        if not self.in_flight or sum([b.hosting.width for b in self.in_flight.values()]) < self.capacity:
+        running = sum(batch.hosting.width for batch in self.in_flight.values())
+        if running < self.capacity:
             return now_ns
         work_ns = 0.0
         for batch in self.in_flight.values():
@@ -249,7 +250,7 @@ class SlotScheduler:
             ready_ns <= now_ns,
             ready_ns,
             self._max_batch_bytes,
-            bool(self.in_flight) and any(batch.alone for batch in self.in_flight.values()),
+            any(batch.alone for batch in self.in_flight.values()),
         )
         return decide(now_ns, slot, views), queues, hostings
 
@@ -285,59 +286,30 @@ class SlotScheduler:
         return self._send is not None
 
     def _run(self, now_ns: int, hosting: Hosting, queue: RequestQueue, run: Run) -> None:
-        assert self._send is not None, "only an open slot decides"
         picks: Sequence[int] = run.picks
         while True:
             items = hosting.queues.take(queue, picks)
-            for item in items:
-                item.state = ItemState.DISPATCHED  # `send` may settle them: they are in no queue any more
-            batch = Batch(self._next_batch_id(), hosting, items, run.reason, now_ns)
-            try:
-                self._send(batch)
-            except SendImpossible:
+            if self._start(now_ns, hosting, items, run.reason):
                 return
-            except SendRefused:
-                for item in items:
-                    item.state = ItemState.WAITING
-                    if queue.alone:
-                        hosting.queues.suspect(item)
-                    else:
-                        hosting.queues.push(queue.key, [item])
-                if len(picks) == 1:
-                    self._blocked = True
-                    return
-                # that made a new queue where the old one had become empty
-                queue = queue if queue.alone else hosting.queues.by_key[queue.key]
-                picks = picks[: len(picks) // 2]
-                continue
-            break
-        self._sent(batch)
+            for item in items:
+                if queue.alone:
+                    hosting.queues.suspect(item)
+                else:
+                    hosting.queues.push(queue.key, [item])
+            if len(picks) == 1:
+                self._blocked = True
+                return
+            # that made a new queue where the old one had become empty
+            queue = queue if queue.alone else hosting.queues.by_key[queue.key]
+            picks = picks[: len(picks) // 2]
 
-    def _sent(self, batch: Batch) -> None:
-        hosting = batch.hosting
-        hosting.in_flight += 1
-        self.credits -= hosting.width
-        self.in_flight[batch.id] = batch
-        self._recent_rows += batch.rows
-
-    def send_at_once(self, now_ns: int, hosting: Hosting, items: list[QueueItem]) -> bool:
-        """Send new requests, all of one plan, before they are queued, where nothing else waits and `decide`
-        would send them all: the slot is idle, they fit into one batch and are in time. False: queue them.
+    def _start(self, now_ns: int, hosting: Hosting, items: list[QueueItem], reason: str) -> bool:
+        """Send a batch of items that are in no queue. False: there is no room now, and they wait again. What
+        can never be sent is settled by then.
         """
-        if self._send is None or self._blocked or self.in_flight or self.credits < hosting.width:
-            return False
-        plan, policy, count = items[0].plan, hosting.policy, len(items)
-        rows, max_rows = plan.rows * count, policy.max_rows
-        if not 0 < rows <= max_rows or (policy.max_delay_ns and rows < max_rows) or self.active:
-            return False
-        if count > 1 and plan.size_bytes * count > self._max_batch_bytes:
-            return False
-        cost = hosting.cost_of(plan.key).snapshot(now_ns)
-        if min([item.due_ns for item in items]) < now_ns + max(cost.floor_ns, cost.predict_ns(rows)):
-            return False
+        assert self._send is not None, "only an open slot sends"
         for item in items:
             item.state = ItemState.DISPATCHED
-        reason = "full" if rows == max_rows else "idle"
         batch = Batch(self._next_batch_id(), hosting, items, reason, now_ns)
         try:
             self._send(batch)
@@ -347,8 +319,28 @@ class SlotScheduler:
             for item in items:
                 item.state = ItemState.WAITING
             return False
-        self._sent(batch)
+        hosting.in_flight += 1
+        self.credits -= hosting.width
+        self.in_flight[batch.id] = batch
+        self._recent_rows += batch.rows
         return True
+
+    def send_at_once(self, now_ns: int, hosting: Hosting, items: list[QueueItem]) -> bool:
+        """Send new requests, all of one plan, before they are queued, where nothing else waits and `decide`
+        would send them all: the slot is idle, they fit into one batch and are in time. False: queue them.
+        """
+        if self._send is None or self._blocked or self.in_flight or self.credits < hosting.width:
+            return False
+        plan, policy, count = items[0].plan, hosting.policy, len(items)
+        rows, max_rows = plan.rows * count, policy.max_rows
+        if not 0 < rows <= max_rows or (policy.max_delay_ns and rows < max_rows) or self.has_waiting:
+            return False
+        if count > 1 and plan.size_bytes * count > self._max_batch_bytes:
+            return False
+        cost = hosting.cost_of(plan.key).snapshot(now_ns)
+        if min([item.due_ns for item in items]) < now_ns + max(cost.floor_ns, cost.predict_ns(rows)):
+            return False
+        return self._start(now_ns, hosting, items, "full" if rows == max_rows else "idle")
 
     def finish(self, batch_id: int, credits: int, now_ns: int) -> Batch | None:
         """A batch came back, with these credits. None for one that is not known."""

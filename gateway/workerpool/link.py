@@ -259,8 +259,6 @@ class WorkerLink:
         return self._arena.mapped_bytes + self._reader.mapped_bytes
 
     def _announce(self) -> None:
-        if not (self._arena.opened or self._arena.retired):
-            return
         for segment, size_bytes, fd in self._arena.opened:
             self._write(encode(Kind.SEGMENT, 0, SegmentOpened(segment, size_bytes), descriptors=1), [fd])
         self._arena.opened.clear()
@@ -270,7 +268,7 @@ class WorkerLink:
 
     def _write(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         # duplicated, because a segment may be retired before its announcement has left
-        self._out.append((data, [os.dup(fd) for fd in descriptors] if descriptors else []))
+        self._out.append((data, [os.dup(fd) for fd in descriptors]))
         if not self._flush_due and not self._writing:
             self._flush_due = True
             self._loop.call_soon(self._flush)
