@@ -1,0 +1,1 @@
+"""The admin service: what operators ask a running gateway, and tell it."""
