@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossgate.cli import output
+from crossgate.cli import documents, gateways, output
 from crossgate.cli.bench import bench
 
 if TYPE_CHECKING:
@@ -273,6 +273,8 @@ def doctor(json: AsJson = False) -> None:
 
 
 app.command()(bench)
+documents.register(app)
+gateways.register(app)
 
 
 @app.command()
