@@ -205,7 +205,13 @@ class Trace(Part, frozen=True):
 
 
 class Load(Part, frozen=True):
-    mode: Literal["always"] = "always"
+    """`on_demand`: a version is loaded when the first request asks for it, which waits within its deadline.
+    It is unloaded when nobody has asked for `idle_unload_s`, or when another model needs its memory and it
+    was used least recently.
+    """
+
+    mode: Literal["always", "on_demand"] = "always"
+    idle_unload_s: Annotated[int, Meta(ge=1, le=31_536_000)] | None = None  # None = only for memory
 
 
 class ModelDocument(Part, frozen=True):

@@ -17,6 +17,7 @@ from gateway.config.document import (
     SCHEMA,
     Batching,
     Instance,
+    Load,
     ModelDocument,
     Pad,
     Priorities,
@@ -55,14 +56,14 @@ def validate(
     in the document, labels and traffic may name any version.
     """
     if isinstance(data, dict):
-        _refuse_other_schema(data.get("schema"))
+        refuse_other_schema(data.get("schema"))
         if model is not None:
             data = {"model": model, **data}
     reading = Reading()
     document = reading.read(data, _MODEL_DOCUMENT, "")
     problems = reading.problems
     if isinstance(data, dict):
-        problems += _wrong_name(data.get("model"), model)
+        problems += wrong_name("model", data.get("model"), model)
         problems += _dangling_references(reading.references, data, versions)
     for path, part in reading.structs.items():
         problems += _wrong_part(path, part)
@@ -88,7 +89,7 @@ def refused_changes(before: ModelDocument, after: ModelDocument) -> tuple[Proble
     )
 
 
-def _refuse_other_schema(schema: object) -> None:
+def refuse_other_schema(schema: object) -> None:
     """Alone: under another schema every other finding would mislead."""
     if isinstance(schema, str) and schema != SCHEMA and _OTHER_SCHEMA.fullmatch(schema):
         raise DocumentInvalid(
@@ -96,9 +97,9 @@ def _refuse_other_schema(schema: object) -> None:
         )
 
 
-def _wrong_name(name: object, kept_as: str | None) -> Iterator[Problem]:
+def wrong_name(key: str, name: object, kept_as: str | None) -> Iterator[Problem]:
     if kept_as is not None and isinstance(name, str) and name != kept_as:
-        yield Problem("model", f"expected {quote(kept_as)}, under which it is kept, got {quote(name)}")
+        yield Problem(key, f"expected {quote(kept_as)}, under which it is kept, got {quote(name)}")
 
 
 def _keys(data: dict[Any, Any], name: str) -> list[str]:
@@ -153,7 +154,14 @@ def _wrong_part(path: str, part: Struct) -> Iterator[Problem]:
                 yield Problem(join(path, "buckets"), f"expected numbers that increase, got {[*part.buckets]}")
         case Priorities():
             yield from _wrong_default_priority(join(path, "default"), part)
+        case Load():
+            if part.idle_unload_s is not None and part.mode != "on_demand":
+                yield Problem(join(path, "idle_unload_s"), "is only for mode: on_demand")
         case ModelDocument():
+            if part.load.mode == "on_demand" and part.required:
+                yield Problem(
+                    "required", "expected false with load.mode on_demand: nothing is loaded before a request"
+                )
             if part.versions and part.version_policy != VersionPolicy(latest=1):
                 yield Problem(
                     "version_policy", "chooses among a directory's versions, but this document has versions"
