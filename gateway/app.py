@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -59,7 +60,7 @@ from gateway.workerpool.slot import SlotInvalid, parse_slot
 from gateway.workerpool.worker import WorkerEvents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from gateway.control import Control, Message
     from gateway.estate import Estate
@@ -127,9 +128,16 @@ class Gateway:
             self._tracing,
             kill_worker=lambda slot, reason: self._pool.workers[slot].kill(reason),
             quarantine=lambda servable, reason: self._reconciler.quarantine(servable, reason),
+            demand=lambda model, version: self._reconciler.demand(model, version),
         )
         self._reconciler = Reconciler(
-            clock, self._pool, self._dataplane, self._accounts, runtimes, self._on_change
+            clock,
+            self._pool,
+            self._dataplane,
+            self._accounts,
+            runtimes,
+            self._on_change,
+            node=settings.node or socket.gethostname(),
         )
         self.catalog = Catalog(self._reconciler, lambda: self._admission.draining)
         self._pool.observe(
@@ -278,7 +286,7 @@ class Gateway:
             drained.cancel()
         self._dataplane.fail_all(Draining())
 
-    def _on_change(self) -> None:
+    def _on_change(self, models: Collection[str]) -> None:
         self.catalog.changed()
         if not self._ready.is_set() and self.catalog.ready()[0]:
             self._ready.set()

@@ -1,6 +1,7 @@
 """The data plane: what happens to a request between the front end and a worker. Read this first.
 
-    on_calls(burst)   each call: routing → admission → the servable's plan → its queue, or an idle slot
+    on_calls(burst)   each call: routing → admission → the servable's plan → its queue, or an idle slot;
+                      one for a version that is loaded on demand is parked until `wake_parked`
     _pump             each slot: `decide` picks a queue and a batch; the link carries it to the worker
     on_done           the batch comes back: outputs are split, every member is settled on its own
     on_cancels, _ring cancellations, and the one alarm for deadlines, queue delays and hung runs
@@ -21,13 +22,14 @@ from gateway.call import Tensor
 from gateway.clock import Alarm
 from gateway.errors import Exhausted, GatewayError, InvalidRequest, ModelFailure, NotReady
 from gateway.losses import Losses
-from gateway.routing.table import RouteTable
+from gateway.parking import Parking
+from gateway.routing.table import ModelAsleep, RouteTable
 from gateway.scheduling.deadlines import Deadlines
 from gateway.scheduling.decision import NEVER
 from gateway.scheduling.item import ItemState, QueueItem
 from gateway.scheduling.layout import gather, gather_alike, wanted_by
 from gateway.scheduling.slot import Batch, Hosting, SendImpossible, SendRefused, SlotScheduler
-from gateway.settlement import Settlement, bug, deliver, servable_of
+from gateway.settlement import CallerGone, DeadlineExceeded, Settlement, bug, deliver, servable_of
 from wire.arena import ArenaFull, ArenaInvalid, RegionTooLarge
 from wire.frames import Outcome
 
@@ -89,7 +91,9 @@ class Kind:
 
 
 class Dataplane:
-    """`kill_worker` ends the worker of a slot that hangs; `quarantine` takes a servable out of service."""
+    """`kill_worker` ends the worker of a slot that hangs; `quarantine` takes a servable out of service;
+    `demand` asks for a version of a model that is loaded on demand.
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Dataplane:
         *,
         kill_worker: Callable[[str, str], None],
         quarantine: Callable[[Servable, str], None],
+        demand: Callable[[str, str], None],
     ) -> None:
         self._table = RouteTable()
         self._kinds: dict[ShapeKey | None, Kind] = {}
@@ -121,6 +126,8 @@ class Dataplane:
             self._on_deserted,
         )
         self._deadlines = Deadlines()
+        self._demand = demand
+        self._parking = Parking()
         self._sequence = itertools.count()
         self._batch_ids = itertools.count(1)
         self._random = random.Random()
@@ -141,6 +148,10 @@ class Dataplane:
 
     def on_calls(self, calls: Sequence[Call]) -> None:
         """Take a burst of calls. Refusals are settled before this returns."""
+        self._take(calls)
+
+    def _take(self, calls: Sequence[Call], woken: Servable | None = None) -> None:
+        """Take calls; those that have waited for the servable `woken` were admitted and routed before."""
         now_ns = self._clock.now_ns()
         refused: list[Reply] = []
         taken: list[Kind] = []
@@ -151,17 +162,20 @@ class Dataplane:
             servable = None if kind is None else kind.servable
             try:
                 if servable is None:
-                    servable = self._route(call)
+                    servable = woken or self._route(call)
                 size_bytes, deadline_ns = call.size_bytes, call.deadline_ns
-                self._admission.check(
-                    servable.model, size_bytes, deadline_ns, now_ns, servable.policy.max_request_bytes
-                )
+                if woken is None:
+                    self._admission.check(
+                        servable.model, size_bytes, deadline_ns, now_ns, servable.policy.max_request_bytes
+                    )
                 if kind is None:
                     kind = self._kind(call, servable)
                 if not kind.items:
                     taken.append(kind)
                 kind.items.append(self._item(call, kind, size_bytes, deadline_ns, now_ns))
                 self._admission.held_bytes += size_bytes
+            except ModelAsleep as asleep:
+                refused += self._park(call, asleep, now_ns)
             except GatewayError as error:
                 refused.append(self._refuse(call, servable, error, now_ns))
             except Exception as error:
@@ -235,6 +249,7 @@ class Dataplane:
         if left:
             del items[queues.room :]
         if items:
+            servable.used_ns = now_ns
             self._settlement.hold(servable, items)
             for item in items:
                 if item.deadline_ns != NEVER:
@@ -252,9 +267,39 @@ class Dataplane:
         route = self.table.models.get(call.model)
         return self._settlement.refuse(call, error, "", route.revision if route else 0, now_ns)
 
+    def _park(self, call: Call, asleep: ModelAsleep, now_ns: int) -> list[Reply]:
+        """Keep a call until its version is loaded; return the answer to one that cannot be kept."""
+        try:
+            self._admission.check(call.model, call.size_bytes, call.deadline_ns, now_ns, None)
+            self._parking.park(call, asleep, now_ns)
+        except GatewayError as error:
+            return [self._refuse(call, None, error, now_ns)]
+        self._admission.held_bytes += call.size_bytes
+        self._demand(asleep.model, asleep.version)
+        return []
+
+    def wake_parked(self) -> None:
+        """Send on the calls whose version is there now, and those for which it will not be."""
+        for awaited in self._parking.awaited():
+            route = self._table.models.get(awaited.model)
+            servable = route.ready.get(awaited.version) if route is not None else None
+            if servable is None and route is not None and awaited.version in route.asleep:
+                self._demand(*awaited)  # it may have gone again before it was asked
+                continue
+            calls = self._unpark(self._parking.take(awaited))
+            self._take(calls, servable)
+
+    def _unpark(self, calls: list[Call]) -> list[Call]:
+        self._admission.held_bytes -= sum([call.size_bytes for call in calls])
+        return calls
+
     def on_cancels(self, ids: Iterable[CallId]) -> None:
         """These callers went away."""
         now_ns = self._clock.now_ns()
+        if len(self._parking):
+            ids = list(ids)
+            for call in self._unpark(self._parking.cancel(ids)):
+                self._refuse(call, None, CallerGone(), now_ns)
         self._settlement.cancel(ids, now_ns)
         self._pump(now_ns)
 
@@ -410,6 +455,9 @@ class Dataplane:
         deadline_ns = self._deadlines.next_ns()
         if deadline_ns is not None and deadline_ns < wake_ns:
             wake_ns = deadline_ns
+        parked_ns = self._parking.next_ns()
+        if parked_ns is not None and parked_ns < wake_ns:
+            wake_ns = parked_ns
         for slot in self.slots.values():
             hung_ns = slot.hung_at_ns(_run_timeout_ns)
             if hung_ns is not None and hung_ns < wake_ns:
@@ -424,6 +472,9 @@ class Dataplane:
         for item in self._deadlines.expired(now_ns):
             where = "in the queue" if item.state == ItemState.WAITING else "during the run"
             self._settlement.expire([item], where, now_ns)
+        for call in self._unpark(self._parking.expired(now_ns)):
+            late = DeadlineExceeded(call.model, "while the model was loaded", now_ns - call.arrived_ns)
+            deliver([self._refuse(call, None, late, now_ns)])
         for slot in list(self.slots.values()):
             hung_ns = slot.hung_at_ns(_run_timeout_ns)
             if hung_ns is not None and hung_ns <= now_ns:
@@ -500,11 +551,15 @@ class Dataplane:
 
     @property
     def unsettled(self) -> int:
-        return len(self._settlement.items)
+        return len(self._settlement.items) + len(self._parking)
 
     def fail_all(self, error: GatewayError) -> None:
         """Settle every call that is left, at the end of a drain."""
-        self._settlement.fail(list(self._settlement.items.values()), error, self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        for awaited in self._parking.awaited():
+            calls = self._unpark(self._parking.take(awaited))
+            deliver([self._refuse(call, None, error, now_ns) for call in calls])
+        self._settlement.fail(list(self._settlement.items.values()), error, now_ns)
 
     def close(self) -> None:
         self._alarm.close()

@@ -95,6 +95,7 @@ class Servable:
         batchable: bool,
         reason: str = "",
         follows: Sequence[tuple[str, int, str]] = (),
+        used_ns: int = 0,
     ) -> None:
         self.model = document.model
         self.version = version
@@ -109,6 +110,7 @@ class Servable:
         self.pads: Mapping[str, Pad] = document.batching.pad
         self.hostings: list[Hosting] = self.queues.hostings
         self.unsettled = 0  # calls that wait or run
+        self.used_ns = used_ns  # when a request last came for it
         self._inputs = {spec.name: (i, spec) for i, spec in enumerate(signature.inputs)}
         self._outputs = frozenset(spec.name for spec in signature.outputs)
         self._plans: dict[object, Plan] = {}

@@ -59,6 +59,7 @@ class GatewaySettings:
     keepalive_timeout_s: float = 20.0
     processes: int = 1
     pool_folder: Path | None = None
+    node: str = ""
     inherited: Inheritance | None = None
 
 

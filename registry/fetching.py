@@ -29,6 +29,7 @@ class Fetched:
 
     path: str
     fingerprint: str
+    size_bytes: int = 0  # of all files
 
 
 def fetch(source: str, digest: str | None = None) -> Fetched:
@@ -56,7 +57,8 @@ def fetch(source: str, digest: str | None = None) -> Fetched:
         found = _digest(path, files) if digest is not None else ""
         if digest is not None and found != digest:
             raise FetchFailed(f"{path} has the digest {found}, not {digest}", retryable=False)
-        return Fetched(_model_in(path, files), digest or _fingerprint(path, files))
+        size_bytes = sum(file.stat().st_size for file in files)
+        return Fetched(_model_in(path, files), digest or _fingerprint(path, files), size_bytes)
     except OSError as error:
         raise FetchFailed(f"{path}: {error.strerror or error}", retryable=True) from error
 

@@ -207,10 +207,10 @@ class Trace(Part, frozen=True):
 class Load(Part, frozen=True):
     """`on_demand`: a version is loaded when the first request asks for it, which waits within its deadline.
     It is unloaded when nobody has asked for `idle_unload_s`, or when another model needs its memory and it
-    was used least recently.
+    was used least recently. `never`: it is kept, and nothing of it is loaded.
     """
 
-    mode: Literal["always", "on_demand"] = "always"
+    mode: Literal["always", "on_demand", "never"] = "always"
     idle_unload_s: Annotated[int, Meta(ge=1, le=31_536_000)] | None = None  # None = only for memory
 
 
@@ -251,6 +251,8 @@ class ModelDocument(Part, frozen=True):
         A version that routing names is wanted even where the policy would drop it, so that a new version in a
         directory cannot take a labelled one away.
         """
+        if self.load.mode == "never":
+            return ()
         if self.versions:
             return tuple(sorted(self.versions, key=int))
         named = self.named_versions() & set(found)

@@ -158,10 +158,8 @@ def _wrong_part(path: str, part: Struct) -> Iterator[Problem]:
             if part.idle_unload_s is not None and part.mode != "on_demand":
                 yield Problem(join(path, "idle_unload_s"), "is only for mode: on_demand")
         case ModelDocument():
-            if part.load.mode == "on_demand" and part.required:
-                yield Problem(
-                    "required", "expected false with load.mode on_demand: nothing is loaded before a request"
-                )
+            if part.load.mode != "always" and part.required:
+                yield Problem("required", f"expected false with load.mode {part.load.mode}")
             if part.versions and part.version_policy != VersionPolicy(latest=1):
                 yield Problem(
                     "version_policy", "chooses among a directory's versions, but this document has versions"

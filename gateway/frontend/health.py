@@ -10,7 +10,6 @@ from grpc_health.v1 import health_pb2
 
 from gateway.errors import NotFound
 from gateway.frontend.codec import MalformedRequest
-from gateway.lifecycle.record import VersionState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -36,10 +35,11 @@ class HealthServicer:
         if name in ("", _SERVICE):
             return int(SERVING if self._catalog.ready()[0] else NOT_SERVING)
         model, slash, version = name.partition("/")
-        if model not in self._catalog.models():
+        if not self._catalog.knows(model):
             return int(SERVICE_UNKNOWN)
-        ready = {s.version for s in self._catalog.versions(model) if s.state == VersionState.READY.value}
-        known = {s.version for s in self._catalog.versions(model)}
+        statuses = self._catalog.versions(model)
+        ready = {status.version for status in statuses if status.takes_requests}
+        known = {status.version for status in statuses}
         if slash and version not in known:
             return int(SERVICE_UNKNOWN)
         if self._catalog.draining:

@@ -87,8 +87,8 @@ class InferenceServicer:
         """A model or version that is known but not ready is an answer, not an error."""
         statuses = self._catalog.versions(request.name)
         if not request.version:
-            return pb.ModelReadyResponse(ready=any(s.state == VersionState.READY.value for s in statuses))
-        known = {s.version: s.state == VersionState.READY.value for s in statuses}
+            return pb.ModelReadyResponse(ready=any(s.takes_requests for s in statuses))
+        known = {s.version: s.takes_requests for s in statuses}
         if request.version in known:
             return pb.ModelReadyResponse(ready=known[request.version])
         try:

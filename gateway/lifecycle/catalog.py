@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 
 class VersionStatus(NamedTuple):
-    """`state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why not READY, or what is missing
-    of it.
+    """`state` is READY, DECLARED, LOADING, UNLOADING or UNAVAILABLE; `reason` says why not READY, or what is
+    missing of it.
     """
 
     version: str
     state: str
     reason: str
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether a request would be answered, perhaps after it was loaded."""
+        return self.state in (VersionState.READY.value, VersionState.DECLARED.value)
 
 
 class Catalog:
@@ -51,6 +56,9 @@ class Catalog:
     def models(self) -> list[str]:
         return sorted(self._reconciler.served)
 
+    def knows(self, model: str) -> bool:
+        return model in self._reconciler.served
+
     def versions(self, model: str) -> list[VersionStatus]:
         """Return the versions of a model in ascending order, with their state.
 
@@ -60,18 +68,23 @@ class Catalog:
         served = self._reconciler.served.get(model)
         if served is None:
             raise UnknownModel(model, self.models())
+        current = served.current()
         statuses = [
             VersionStatus(version, record.state.value, record.why_not_ready)
-            for version, record in sorted(served.current().items(), key=lambda item: int(item[0]))
+            if (record := current.get(version)) is not None
+            else VersionStatus(
+                version, VersionState.DECLARED.value, "it is loaded when a request asks for it"
+            )
+            for version in sorted(current.keys() | served.declared(), key=int)
         ]
         if served.problem:
             statuses.append(
                 VersionStatus("", VersionState.FAILED.value, f"its document is not valid: {served.problem}")
             )
         elif not statuses:
-            statuses.append(
-                VersionStatus("", VersionState.FAILED.value, "it has no version that can be served")
-            )
+            never = served.desired is not None and served.desired.document.load.mode == "never"
+            reason = "its document says load.mode: never" if never else "it has no version that can be served"
+            statuses.append(VersionStatus("", VersionState.FAILED.value, reason))
         return statuses
 
     def document(self, model: str) -> ModelDocument | None:
@@ -100,6 +113,8 @@ class Catalog:
             return ready[version]
         if version in current:
             raise ModelNotReady(model, version, current[version].why_not_ready)
+        if version in served.declared():
+            raise ModelNotReady(model, version, "it is loaded when a request asks for it")
         raise UnknownVersion(model, version, sorted(current, key=int), sorted(labels))
 
     def memory_bytes(self, model: str, version: str) -> dict[str, int]:
@@ -123,7 +138,7 @@ class Catalog:
             return False, ["draining"]
         if not self._reconciler.observed.is_set():
             return False, ["the models have not been read yet"]
-        reasons = [reason for name in self.models() if (reason := self._missing(name))]
+        reasons = [reason for name in sorted(self._reconciler.notable) if (reason := self._missing(name))]
         self._started = self._started or not reasons
         return not reasons, reasons
 
@@ -132,7 +147,7 @@ class Catalog:
         document = self.document(model)
         statuses = self.versions(model)
         states = {status.state for status in statuses}
-        ready = VersionState.READY.value in states
+        ready = any(status.takes_requests for status in statuses)
         required = document is not None and document.required
         if self._started and (ready or not required):
             return ""

@@ -11,29 +11,36 @@ if TYPE_CHECKING:
     from gateway.config.document import ModelDocument
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DesiredVersion:
-    """A version's file on this machine. `fingerprint` changes with the content."""
+    """A version's file on this machine, or the `source` that it is to be fetched from: then `path` is empty
+    until it has been. `fingerprint` changes with the content, as far as that is known without reading it.
+    """
 
     version: str
     path: str
     fingerprint: str
+    source: str = ""
+    digest: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DesiredModel:
-    """One model. `revision` is where its document or its versions last changed."""
+    """One model. `revision` is where its effective document or its versions last changed."""
 
     document: ModelDocument
     versions: Mapping[str, DesiredVersion]  # {version: file}, only complete ones
     revision: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Desired:
-    """A whole snapshot. `problems` names models whose document is wrong: the last good one stays in force."""
+    """A whole snapshot. `problems` names models whose document is wrong: the last good one stays in force.
+    `changed` are the models that differ from the snapshot before; None where that is not known.
+    """
 
     models: Mapping[str, DesiredModel] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)  # {model: what is wrong with it}
     settling: frozenset[str] = frozenset()  # models with a version that is still being written
+    changed: frozenset[str] | None = None
     revision: int = 0

@@ -126,7 +126,7 @@ class DirectorySource:
                 for name, model in models.items()
             }
         self._models = models
-        self._last = Desired(models, problems, frozenset(self._settling), self._revision)
+        self._last = Desired(models, problems, frozenset(self._settling), revision=self._revision)
         return self._last
 
     def _read_model(self, folder: Path) -> DesiredModel:

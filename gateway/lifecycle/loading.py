@@ -49,8 +49,8 @@ def spec_key(document: ModelDocument, source: DesiredVersion) -> str:
     """
     batching = document.batching
     parts = (
-        source.path,
-        source.fingerprint,
+        source.source or source.path,
+        source.digest if source.source else source.fingerprint,
         document.instances,
         batching.batchable,
         batching.max_batch_size > 1,  # the probe has nothing to find out about single rows

@@ -13,7 +13,7 @@ from gateway.lifecycle.record import InstanceState
 from gateway.scheduling.decision import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class InstanceView(NamedTuple):
@@ -24,7 +24,9 @@ class InstanceView(NamedTuple):
 
 
 class VersionView(NamedTuple):
-    """`complete`: every instance is ready or has failed. `busy`: requests wait or run."""
+    """`busy`: requests wait or run. `fetch`: how far its files are; without them it has no instances.
+    `leaving`: it is to go, whether or not another version is there.
+    """
 
     key: str
     version: str
@@ -34,14 +36,22 @@ class VersionView(NamedTuple):
     busy: bool = False
     drain_until_ns: int = NEVER
     blocked_until_ns: int = 0
+    fetch: InstanceState = InstanceState.READY
+    fetch_retry_ns: int = NEVER
+    leaving: bool = False
 
 
 class ModelView(NamedTuple):
-    """`wanted` is {version: key}; `named` are the versions that the document's routing names."""
+    """`wanted` is {version: key}."""
 
     wanted: Mapping[str, str]
-    named: Collection[str]
     versions: Sequence[VersionView]
+
+
+class Fetch(NamedTuple):
+    """Get a version's files, then place it."""
+
+    key: str
 
 
 class LoadInstance(NamedTuple):
@@ -69,7 +79,7 @@ class WakeAt(NamedTuple):
     at_ns: int
 
 
-Action = LoadInstance | StartSlot | Drain | Forget | WakeAt
+Action = Fetch | LoadInstance | StartSlot | Drain | Forget | WakeAt
 
 
 def next_actions(now_ns: int, model: ModelView) -> list[Action]:
@@ -82,34 +92,46 @@ def next_actions(now_ns: int, model: ModelView) -> list[Action]:
         any(view.key == key and view.ready for view in model.versions) for key in wanted_keys
     )
     for view in model.versions:
-        leaving = view.draining or (view.key not in wanted_keys and not view.ready)
-        if leaving and any(instance.state is InstanceState.LOADING for instance in view.instances):
+        leaving = view.draining or view.leaving or (view.key not in wanted_keys and not view.ready)
+        if leaving and _at_work(view):
             continue  # its end is awaited, so that there is something to unload
-        if view.draining:
+        if view.leaving and not view.draining:
+            actions.append(Drain(view.key) if view.ready else Forget(view.key))
+        elif view.draining:
             if not view.busy or view.drain_until_ns <= now_ns:
                 actions.append(Forget(view.key))
             else:
                 wake_ns = min(wake_ns, view.drain_until_ns, now_ns + 20_000_000)
-        elif view.key in wanted_keys:
-            for instance in view.instances:
-                action, at_ns = _instance(now_ns, view, instance)
-                wake_ns = min(wake_ns, at_ns)
-                if action is not None:
-                    actions.append(action)
-        elif not view.ready:
+        elif view.key not in wanted_keys and not view.ready:
             actions.append(Forget(view.key))
-        elif replaced or not model.wanted or _superseded(view, model):
+        elif view.key not in wanted_keys and (replaced or not model.wanted or _superseded(view, model)):
             actions.append(Drain(view.key))
         else:
-            # it serves until its successor does, and is kept on its feet until then
-            for instance in view.instances:
-                action, at_ns = _instance(now_ns, view, instance)
+            # wanted; or it serves until its successor does, and is kept on its feet until then
+            for action, at_ns in _keep(now_ns, view):
                 wake_ns = min(wake_ns, at_ns)
                 if action is not None:
                     actions.append(action)
     if wake_ns != NEVER:
         actions.append(WakeAt(wake_ns))
     return actions
+
+
+def _at_work(view: VersionView) -> bool:
+    return view.fetch is InstanceState.LOADING or any(
+        instance.state is InstanceState.LOADING for instance in view.instances
+    )
+
+
+def _keep(now_ns: int, view: VersionView) -> list[tuple[Action | None, int]]:
+    """Return what a version needs now to serve, and when to look again."""
+    if view.fetch is InstanceState.READY:
+        return [_instance(now_ns, view, instance) for instance in view.instances]
+    if view.fetch is InstanceState.LOADING:
+        return []
+    if view.fetch is InstanceState.FAILED and view.fetch_retry_ns > now_ns:
+        return [(None, view.fetch_retry_ns)]
+    return [(Fetch(view.key), NEVER)]
 
 
 def _superseded(view: VersionView, model: ModelView) -> bool:

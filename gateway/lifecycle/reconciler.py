@@ -3,35 +3,39 @@
 One task owns all state here; loads and unloads run in tasks of the same group and report back through it. A
 version takes traffic only after every one of its instances has been loaded, probed and warmed up, or has
 failed; the table is swapped as a whole.
+
+What a pass costs grows with the models that something happened to, not with those that are declared: each
+pass looks at the models that were touched and at those whose time has come, and gives way to requests after
+every `SLICE_NS`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections import defaultdict
+import os
 from typing import TYPE_CHECKING
 
 from gateway.lifecycle import policy
 from gateway.lifecycle.desired import Desired, DesiredModel
-from gateway.lifecycle.loading import load_instance, servable_spec, spec_key, unload_instance
+from gateway.lifecycle.loader import LinkGone, Loader, LoadFailed
+from gateway.lifecycle.loading import spec_key
+from gateway.lifecycle.memory import Resident, Stay, make_room
 from gateway.lifecycle.placement import PlacementFailed, place
 from gateway.lifecycle.record import InstanceRecord, InstanceState, VersionRecord, VersionState
 from gateway.lifecycle.routes import ServedModel, build_route
-from gateway.routing.table import RouteTable
+from gateway.routing.table import ModelRoute, RouteTable
 from gateway.scheduling.decision import NEVER
 from gateway.servable import Servable
-from gateway.workerpool.backoff import Backoff
-from gateway.workerpool.link import RequestRefused, WorkerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from gateway.clock import Clock
     from gateway.config.document import ModelDocument
     from gateway.dataplane import Dataplane
     from gateway.lifecycle.loading import LoadedInstance
+    from gateway.lifecycle.placement import Placed
     from gateway.telemetry.accounts import Accounts
     from gateway.workerpool.link import WorkerLink
     from gateway.workerpool.pool import Pool
@@ -40,12 +44,14 @@ log = logging.getLogger(__name__)
 
 DRAIN_LIMIT_NS = 60_000_000_000
 QUARANTINE_NS = 30_000_000_000
+ROOM_NS = 50_000_000  # how soon to look again for room that others hold
+SLICE_NS = 2_000_000
 # A version that served before keeps its requests waiting for so many loads in a row that lose their worker.
 LOST_LOADS = 3
 
 
 class Reconciler:
-    """`on_change` is called after every change of what is served."""
+    """`on_change` is called after every change of what is served, with the models that it may be about."""
 
     def __init__(
         self,
@@ -54,10 +60,13 @@ class Reconciler:
         dataplane: Dataplane,
         accounts: Accounts,
         runtimes: Collection[str],
-        on_change: Callable[[], None],
+        on_change: Callable[[Collection[str]], None],
+        *,
+        node: str,
     ) -> None:
         self.desired = Desired()
         self.served: dict[str, ServedModel] = {}
+        self.notable: set[str] = set()  # models with something loaded, under way, wrong or required
         self.applied_revision = 0  # the last at which every model's routing was its document's
         self._observed_ns: int | None = None
         self._clock = clock
@@ -66,69 +75,102 @@ class Reconciler:
         self._accounts = accounts
         self._runtimes = runtimes
         self._on_change = on_change
-        self._links: dict[str, WorkerLink] = {}  # {slot name: link}, of workers that are up
-        self._backoffs: dict[tuple[str, str], Backoff] = {}  # {(key, slot): backoff}
-        # {slot name: held by the load that its worker is at}: who is alone is who has ended the worker
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._node = node
+        self._loader = Loader(clock, pool)
+        self._routes: dict[str, ModelRoute] = {}
+        self._unapplied: set[str] = set()  # models whose routing is not their document's
+        self._touched: set[str] = set()  # models to look at in the next pass
+        self._wakes: dict[str, int] = {}  # {model: when to look at it}, only where there is a time
         self._dirty = asyncio.Event()
-        self._wake_ns = NEVER
-        self.observed = asyncio.Event()
+        self._has_snapshot = False
+        self.observed = asyncio.Event()  # the first snapshot has been looked at
+
+    # What happens outside.
 
     def observe(self, desired: Desired) -> None:
         """Take a new snapshot of desired state."""
-        self.desired = desired
+        before, self.desired = self.desired, desired
         self._observed_ns = self._clock.now_ns()
-        for model, problem in desired.problems.items():
-            served = self.served.setdefault(model, ServedModel(model))
-            if served.problem != problem:
+        changed = desired.changed
+        if changed is None:
+            changed = frozenset(self.served) | desired.models.keys()
+        for model in before.problems.keys() | desired.problems.keys():
+            problem = desired.problems.get(model, "")
+            if problem and problem != before.problems.get(model):
                 log.error(
                     "model %s: its document is not valid, the last good one, if any, stays: %s",
                     model,
                     problem,
                 )
-        for name, served in self.served.items():
-            served.problem = desired.problems.get(name, "")
-        self.observed.set()
-        self._dirty.set()
+            if problem != before.problems.get(model, ""):
+                changed |= {model}
+        self._has_snapshot = True
+        self._touch(changed)
+
+    def demand(self, model: str, version: str) -> None:
+        """Somebody waits for a version that is loaded on demand."""
+        served = self.served.get(model)
+        if served is not None and version not in served.awake:
+            served.awake.add(version)
+            self._touch((model,))
 
     def worker_up(self, slot: str, link: WorkerLink) -> None:
-        self._links[slot] = link
-        self._dirty.set()
+        self._loader.links[slot] = link
+        self._touch(self._models_on(slot))
 
     def worker_down(self, slot: str, reason: str) -> None:
         """Everything on this slot is absent again. Loads that were under way see the link's end
         themselves.
         """
-        self._links.pop(slot, None)
-        for record in self._records():
+        self._loader.links.pop(slot, None)
+        models = self._models_on(slot)
+        for record in self._records(models):
             instance = record.instances.get(slot)
             if instance is not None and instance.state is InstanceState.READY:
                 instance.state = InstanceState.ABSENT
                 instance.reason = reason
-        self._dirty.set()
+        self._touch(models)
+
+    def slots_changed(self) -> None:
+        """The pool has other slots than before: everything is placed anew."""
+        for record in self._records(self.notable):
+            if record.fetch is InstanceState.READY:
+                self._place(record)
+        self._touch(self.notable)
 
     def quarantine(self, servable: Servable, reason: str) -> None:
         """Take a version out of service that keeps ending workers, and try it again later."""
-        for record in self._records():
+        for record in self._records((servable.model,)):
             if record.servable is servable:
                 log.error("model %s version %s is quarantined: %s", record.model, record.version, reason)
                 record.reason = f"quarantined: {reason}"
                 record.quarantined_until_ns = self._clock.now_ns() + QUARANTINE_NS
                 self._withdraw(record, record.reason)
+        self._touch((servable.model,))
+
+    def _touch(self, models: Iterable[str]) -> None:
+        self._touched.update(models)
         self._dirty.set()
 
-    def _records(self) -> list[VersionRecord]:
-        return [record for served in self.served.values() for record in served.records.values()]
+    def _records(self, models: Iterable[str]) -> list[VersionRecord]:
+        found = [served for name in models if (served := self.served.get(name)) is not None]
+        return [record for served in found for record in served.records.values()]
+
+    def _models_on(self, slot: str) -> set[str]:
+        return {record.model for record in self._records(self.notable) if slot in record.instances}
+
+    # A pass.
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._wait()
-                self._reconcile(tasks)
+                await self._reconcile(tasks)
 
     async def _wait(self) -> None:
-        timeout_s = None if self._wake_ns == NEVER else max(self._wake_ns - self._clock.now_ns(), 0) / 1e9
+        wake_ns = min(self._wakes.values(), default=NEVER)
+        timeout_s = None if wake_ns == NEVER else max(wake_ns - self._clock.now_ns(), 0) / 1e9
         try:
             async with asyncio.timeout(timeout_s):
                 await self._dirty.wait()
@@ -136,161 +178,254 @@ class Reconciler:
             pass
         self._dirty.clear()
 
-    def _reconcile(self, tasks: asyncio.TaskGroup) -> None:
-        now_ns = self._clock.now_ns()
-        self._wake_ns = NEVER
-        for name, model in self.desired.models.items():
-            self._adopt(self.served.setdefault(name, ServedModel(name)), model)
+    async def _reconcile(self, tasks: asyncio.TaskGroup) -> None:
+        now_ns = sliced_ns = self._clock.now_ns()
+        complete = self._has_snapshot
+        desired = self.desired  # one snapshot for the whole pass: its changes are one swap of the table
+        models = self._touched | {model for model, at_ns in self._wakes.items() if at_ns <= now_ns}
+        self._touched = set()
         due: list[tuple[ServedModel, policy.Action]] = []
-        for name, served in self.served.items():
-            if name not in self.desired.models:
-                served.desired = None
-            due += [(served, action) for action in policy.next_actions(now_ns, _view(served, self._links))]
+        for name in models:
+            due += self._consider(name, desired, now_ns)
+            if self._clock.now_ns() - sliced_ns > SLICE_NS:
+                await asyncio.sleep(0)
+                sliced_ns = self._clock.now_ns()
         for served, action in sorted(due, key=_unproven):
             self._act(tasks, served, action, now_ns)
-        for name, served in list(self.served.items()):
-            if served.desired is None and not served.records and not served.problem:
-                del self.served[name]
-        self._publish()
+        sliced_ns = self._clock.now_ns()
+        for name in models:
+            self._refresh(name, desired)
+            if self._clock.now_ns() - sliced_ns > SLICE_NS:
+                await asyncio.sleep(0)
+                sliced_ns = self._clock.now_ns()
+        if complete:
+            self.observed.set()
+        self._publish(models, desired)
+        self._dataplane.wake_parked()
+
+    def _consider(self, name: str, desired: Desired, now_ns: int) -> list[tuple[ServedModel, policy.Action]]:
+        """Bring a model up to its document and return what is due."""
+        self._wakes.pop(name, None)
+        model = desired.models.get(name)
+        served = self.served.get(name)
+        if served is None:
+            if model is None and name not in desired.problems:
+                return []
+            served = self.served[name] = ServedModel(name)
+        served.problem = desired.problems.get(name, "")
+        if model is None:
+            served.desired = None
+        else:
+            self._adopt(served, model)
+            self._rest(served, now_ns)
+        return [(served, action) for action in policy.next_actions(now_ns, self._view(served))]
 
     def _adopt(self, served: ServedModel, model: DesiredModel) -> None:
         """Bring a model's records up to its document: new versions appear, policy applies at once."""
         document = model.document
-        # a version that cannot be loaded does not count as found: the one before it stands in, also after a
-        # restart
-        broken = {
-            record.version
-            for record in served.records.values()
-            if record.state is VersionState.FAILED and record.key == _key_of(document, model, record.version)
-        }
-        wanted = set(document.wanted_versions(model.versions))
-        if broken:
-            wanted |= set(document.wanted_versions(model.versions.keys() - broken))
-        served.wanted = {}
-        for version in sorted(wanted, key=int):
-            source = model.versions.get(version)
-            if source is None:
-                continue
-            key = spec_key(document, source)
-            served.wanted[version] = key
-            if key in served.records:
-                served.records[key].draining = False  # it is wanted again before it was gone
-                continue
-            record = VersionRecord(served.model, version, key, source)
-            try:
-                placed = place(
-                    document.instances,
-                    source.path,
-                    list(self._pool.slots.values()),
-                    self._runtimes,
-                    socket.gethostname(),
-                )
-                record.instances = {each.slot: InstanceRecord(each) for each in placed}
-            except PlacementFailed as error:
-                record.reason = str(error)
-                log.error("model %s version %s cannot be placed: %s", served.model, version, error)
-            served.records[key] = record
         if served.desired is not model:
             served.desired = model
             for record in served.records.values():
                 if record.servable is not None:
                     record.servable.apply(document, model.revision)
+        if not served.on_demand:
+            served.awake.clear()
+        served.wanted = {}
+        for version in _wanted(served, model):
+            source = model.versions[version]
+            key = spec_key(document, source)
+            served.wanted[version] = key
+            known = served.records.get(key)
+            if known is not None:
+                # it may be wanted again before it was gone
+                known.draining = known.draining and known.leaving
+                continue
+            record = served.records[key] = VersionRecord(served.model, version, key, source)
+            if source.source:
+                record.fetch = InstanceState.ABSENT
+                self._skip_fetch(document, record)
+            else:
+                self._place(record)
+
+    def _skip_fetch(self, document: ModelDocument, record: VersionRecord) -> None:
+        """Where a version runs on other nodes only, they fetch it."""
+        if not document.instances and any(not slot.node for slot in self._pool.slots.values()):
+            return
+        try:
+            placed = self._placed(document, record)
+        except PlacementFailed:
+            return
+        if all(self._pool.slots[each.slot].node for each in placed):
+            record.fetch = InstanceState.READY
+            self._place(record)
+
+    def _rest(self, served: ServedModel, now_ns: int) -> None:
+        """Let go what is loaded on demand and nobody has asked for."""
+        document = served.desired.document if served.desired is not None else None
+        if document is None or not served.on_demand or document.load.idle_unload_s is None:
+            return
+        idle_ns = document.load.idle_unload_s * 1_000_000_000
+        for record in served.records.values():
+            servable = record.servable
+            if servable is None or record.leaving or record.draining:
+                continue
+            until_ns = servable.used_ns + idle_ns
+            if until_ns > now_ns or servable.busy:
+                self._wake(served.model, max(until_ns, now_ns + ROOM_NS))
+            else:
+                log.info("model %s version %s was not asked for", record.model, record.version)
+                self._dismiss(served, record)
+
+    def _dismiss(self, served: ServedModel, record: VersionRecord) -> None:
+        record.leaving = True
+        served.awake.discard(record.version)
+        served.wanted.pop(record.version, None)
+
+    def _wake(self, model: str, at_ns: int) -> None:
+        self._wakes[model] = min(self._wakes.get(model, NEVER), at_ns)
 
     def _act(self, tasks: asyncio.TaskGroup, served: ServedModel, action: policy.Action, now_ns: int) -> None:
         match action:
             case policy.StartSlot(slot):
                 self._pool.start(slot)
+            case policy.Fetch(key):
+                record = served.records[key]
+                record.fetch = InstanceState.LOADING
+                tasks.create_task(self._fetch(served, record), name=f"fetch {record.model}/{record.version}")
             case policy.LoadInstance(key, slot):
                 record = served.records[key]
                 record.quarantined_until_ns = 0
                 if record.reason.startswith("quarantined"):
                     record.reason = ""
-                record.instances[slot].state = InstanceState.LOADING
-                tasks.create_task(
-                    self._load(served, record, slot), name=f"load {record.model}/{record.version}"
-                )
+                if self._has_room(record, slot, now_ns):
+                    record.instances[slot].state = InstanceState.LOADING
+                    tasks.create_task(
+                        self._load(served, record, slot), name=f"load {record.model}/{record.version}"
+                    )
             case policy.Drain(key):
                 record = served.records[key]
                 record.draining = True
                 record.drain_until_ns = now_ns + DRAIN_LIMIT_NS
                 log.info("model %s version %s drains", record.model, record.version)
-                self._wake_ns = now_ns
+                self._wake(served.model, now_ns)
             case policy.Forget(key):
                 tasks.create_task(
                     self._forget(served, served.records.pop(key)), name=f"unload {served.model}"
                 )
             case policy.WakeAt(at_ns):
-                self._wake_ns = min(self._wake_ns, at_ns)
+                self._wake(served.model, at_ns)
+
+    # Room.
+
+    def _has_room(self, record: VersionRecord, slot: str, now_ns: int) -> bool:
+        """Return whether a version may be loaded on a slot now. If not, room is made for it, or it has
+        failed.
+        """
+        budget = self._pool.slots[slot].memory_bytes
+        if budget is None:
+            return True
+        residents = self._residents(slot)
+        room = make_room(_weight(record, slot), budget, [resident for resident, _, _ in residents])
+        if room.fits:
+            return True
+        instance = record.instances[slot]
+        instance.reason = "it waits for memory on its slot"
+        if room.reason:
+            failure = self._loader.refused(record, slot, room.reason)
+            self._failed(record, instance, failure)
+        for resident, served, other in residents:
+            if resident.key in room.evict:
+                log.info(
+                    "model %s version %s makes room on %s for model %s version %s",
+                    other.model,
+                    other.version,
+                    slot,
+                    record.model,
+                    record.version,
+                )
+                self._dismiss(served, other)
+                self._touch((other.model,))
+        self._wake(record.model, now_ns + ROOM_NS)
+        return False
+
+    def _residents(self, slot: str) -> list[tuple[Resident, ServedModel, VersionRecord]]:
+        """Return what takes memory on a slot, or is about to."""
+        found = []
+        for name in self.notable:
+            served = self.served[name]
+            for record in served.records.values():
+                instance = record.instances.get(slot)
+                if instance is None or instance.state not in (InstanceState.LOADING, InstanceState.READY):
+                    continue
+                servable = record.servable
+                if not served.on_demand:
+                    stay = Stay.FIXED
+                elif servable is None or servable.busy or record.leaving or record.draining:
+                    stay = Stay.BUSY
+                else:
+                    stay = Stay.IDLE
+                used_ns = servable.used_ns if servable is not None else 0
+                found.append((Resident(record.key, _weight(record, slot), used_ns, stay), served, record))
+        return found
+
+    # What takes time.
+
+    async def _fetch(self, served: ServedModel, record: VersionRecord) -> None:
+        try:
+            fetched = await self._loader.fetch(record)
+        except LoadFailed as error:
+            record.fetch = InstanceState.FAILED
+            record.fetch_retry_ns = error.retry_ns
+            record.reason = str(error)
+            log.error(
+                "model %s version %s cannot be fetched: %s", record.model, record.version, record.reason
+            )
+        else:
+            record.fetch = InstanceState.READY
+            record.reason = ""
+            record.size_bytes = fetched.size_bytes
+            record.fetched(fetched.path, fetched.fingerprint)
+            self._place(record)
+        self._touch((served.model,))
 
     async def _load(self, served: ServedModel, record: VersionRecord, slot: str) -> None:
-        async with self._turns[slot]:  # the worker loads one after the other anyway
-            await self._load_now(served, record, slot)
-        self._dirty.set()
-
-    async def _load_now(self, served: ServedModel, record: VersionRecord, slot: str) -> None:
-        instance, link = record.instances[slot], self._links.get(slot)
-        model = served.desired
-        if link is None or model is None:
-            instance.state = InstanceState.ABSENT
-            return
+        instance, model = record.instances[slot], served.desired
         began_ns = self._clock.now_ns()
         try:
-            device = str(self._pool.slots[slot].device)
-            spec = servable_spec(model.document, record.source, instance.placed, device)
-            loaded = await load_instance(link, model.document, spec)
-        except RequestRefused as error:
-            self._failed(record, instance, str(error), retryable=error.retryable)
-        except WorkerLost as error:
-            if self._links.get(slot) is link:
-                del self._links[slot]  # the next load is not to be blamed for the link's end
-            if not error.begun:  # another gateway's load, or a run, ended the worker
-                instance.state = InstanceState.ABSENT
-                return
-            reason = f"its worker was lost while loading: {error}"
-            self._failed(record, instance, reason, retryable=True, lost=True)
-        except TimeoutError:
-            self._failed(record, instance, "loading took too long", retryable=True)
-            self._pool.workers[slot].kill(f"loading {record.model} version {record.version} hangs")
+            if model is None:
+                raise LinkGone
+            loaded = await self._loader.load(model.document, record, instance)
+        except LinkGone:
+            instance.state = InstanceState.ABSENT
+        except LoadFailed as error:
+            self._failed(record, instance, error)
         else:
             record.load_ns = self._clock.now_ns() - began_ns
-            self._loaded(served, record, instance, loaded)
+            self._loaded(record, instance, loaded)
+        self._touch((served.model,))
 
-    def _failed(
-        self,
-        record: VersionRecord,
-        instance: InstanceRecord,
-        reason: str,
-        *,
-        retryable: bool,
-        lost: bool = False,
-    ) -> None:
+    def _failed(self, record: VersionRecord, instance: InstanceRecord, error: LoadFailed) -> None:
         instance.state = InstanceState.FAILED
-        instance.reason = reason
-        backoff = self._backoffs.setdefault(
-            (record.key, instance.placed.slot), Backoff(first_s=1.0, limit_s=60.0)
-        )
-        wait_s = backoff.after_s(0.0) or 0.5
-        instance.retry_ns = self._clock.now_ns() + int(wait_s * 1e9) if retryable else NEVER
+        instance.reason = str(error)
+        instance.retry_ns = error.retry_ns
         log.error(
             "model %s version %s failed to load on %s: %s",
             record.model,
             record.version,
             instance.placed.slot,
-            reason,
+            instance.reason,
         )
-        patient = lost and backoff.failures < LOST_LOADS
+        patient = error.lost and error.failures < LOST_LOADS
         if not patient and all(each.state is InstanceState.FAILED for each in record.instances.values()):
-            self._withdraw(record, reason)
+            self._withdraw(record, instance.reason)
         self._complete(record)
+        self._touch((record.model,))
 
-    def _loaded(
-        self, served: ServedModel, record: VersionRecord, instance: InstanceRecord, loaded: LoadedInstance
-    ) -> None:
+    def _loaded(self, record: VersionRecord, instance: InstanceRecord, loaded: LoadedInstance) -> None:
         instance.state = InstanceState.READY
         instance.reason = ""
         instance.servable_id = loaded.servable_id
         instance.retry_ns = NEVER
-        self._backoffs.pop((record.key, instance.placed.slot), None)
         record.loaded[instance.placed.slot] = loaded
         if record.servable is not None:
             self._host(record, instance)
@@ -316,6 +451,7 @@ class Reconciler:
             batchable=all(probe.batchable for probe in probes),
             reason="; ".join(dict.fromkeys(probe.reason for probe in probes if probe.reason)),
             follows=next((probe.follows for probe in probes if probe.follows), ()),
+            used_ns=self._clock.now_ns(),
         )
         for instance in ready:
             self._host(record, instance)
@@ -342,9 +478,10 @@ class Reconciler:
                 self._dataplane.unhost(servable, slot)
             if instance.state is InstanceState.READY:
                 instance.state = InstanceState.ABSENT
-                if (link := self._links.get(slot)) is not None:
+                if (link := self._loader.links.get(slot)) is not None:
                     link.forget(instance.servable_id)
-        self._publish()
+        self._refresh(record.model, self.desired)
+        self._publish((record.model,), self.desired)
         if servable is not None:
             self._dataplane.retire(servable, reason)
 
@@ -356,33 +493,132 @@ class Reconciler:
             for slot in record.instances:
                 self._dataplane.unhost(servable, slot)
             self._dataplane.retire(servable, "it was replaced")
-        if all(other.version != record.version for other in served.records.values()):
-            self._accounts.close(record.model, record.version)
-        for slot, instance in record.instances.items():
-            self._backoffs.pop((record.key, slot), None)
-            link = self._links.get(slot)
-            if link is not None and instance.state is InstanceState.READY:
-                try:
-                    await unload_instance(link, instance.servable_id)
-                except (WorkerLost, RequestRefused, TimeoutError) as error:
-                    log.info("unloading model %s version %s: %s", record.model, record.version, error)
-        log.info("model %s version %s is unloaded", record.model, record.version)
-        self._dirty.set()
-
-    def _publish(self) -> None:
-        """Swap the routing table for one of the present state."""
-        self._dataplane.table = RouteTable(
-            {name: build_route(served) for name, served in self.served.items()}
-        )
-        in_force = [served for served in self.served.values() if served.desired is not None]
-        if all(
-            served.desired is not None and served.routing is served.desired.document for served in in_force
+        # what is loaded on demand keeps its account: it is the same version when it comes back
+        if record.version not in served.declared() and all(
+            other.version != record.version for other in served.records.values()
         ):
-            self.applied_revision = self.desired.revision
+            self._accounts.close(record.model, record.version)
+        self._loader.forget(record)
+        for instance in record.instances.values():
+            if instance.state is InstanceState.READY:
+                await self._loader.unload(record, instance)
+        log.info("model %s version %s is unloaded", record.model, record.version)
+        self._touch((served.model,))
+
+    # Placement.
+
+    def _placed(self, document: ModelDocument, record: VersionRecord) -> tuple[Placed, ...]:
+        """Raises PlacementFailed."""
+        path = record.source.path or record.source.source
+        return place(document.instances, path, list(self._pool.slots.values()), self._runtimes, self._node)
+
+    def _place(self, record: VersionRecord) -> None:
+        """Say on which slots a version runs; what is on others of it goes, what stays is left alone."""
+        model = self.served[record.model].desired
+        if model is None:
+            return
+        try:
+            placed = self._placed(model.document, record)
+        except PlacementFailed as error:
+            if record.servable is None and record.reason != str(error):
+                record.reason = str(error)
+                log.error("model %s version %s cannot be placed: %s", record.model, record.version, error)
+            return
+        record.reason = "" if not record.quarantined_until_ns else record.reason
+        if not record.size_bytes and record.source.path:
+            record.size_bytes = _size_bytes(record.source.path)
+        before = record.instances
+        record.instances = {}
+        for each in placed:
+            known = before.pop(each.slot, None)
+            record.instances[each.slot] = (
+                known if known is not None and known.placed == each else InstanceRecord(each)
+            )
+        for slot, gone in before.items():
+            if record.servable is not None:
+                self._dataplane.unhost(record.servable, slot)
+            link = self._loader.links.get(slot)
+            if gone.state is InstanceState.READY and link is not None:
+                link.forget(gone.servable_id)
+
+    # What is served.
+
+    def _refresh(self, name: str, desired: Desired) -> None:
+        """Work out a model's route from its records."""
+        served = self.served.get(name)
+        if served is None:
+            return
+        if served.desired is None and not served.records and not served.problem:
+            del self.served[name]
+            self._routes.pop(name, None)
+            self.notable.discard(name)
+            self._unapplied.discard(name)
+            self._wakes.pop(name, None)
+            return
+        self._routes[name] = build_route(served)
+        model = served.desired
+        required = model is not None and model.document.required
+        settling = name in desired.settling
+        (
+            self.notable.add
+            if served.records or served.problem or required or settling
+            else self.notable.discard
+        )(name)
+        applied = model is None or served.routing is model.document
+        (self._unapplied.discard if applied else self._unapplied.add)(name)
+
+    def _publish(self, models: Collection[str], desired: Desired) -> None:
+        """Swap the routing table for one of the present state."""
+        self._dataplane.table = RouteTable(dict(self._routes))
+        if not self._unapplied and desired is self.desired and not self._touched & desired.models.keys():
+            self.applied_revision = desired.revision
             if self._observed_ns is not None:
                 self._accounts.config_apply_seconds.observe(self._clock.now_ns() - self._observed_ns)
                 self._observed_ns = None
-        self._on_change()
+        self._on_change(models)
+
+    def _view(self, served: ServedModel) -> policy.ModelView:
+        links: Mapping[str, object] = self._loader.links
+        return policy.ModelView(
+            wanted=served.wanted if served.desired is not None else {},
+            versions=tuple(
+                policy.VersionView(
+                    key=record.key,
+                    version=record.version,
+                    instances=tuple(
+                        policy.InstanceView(slot, instance.state, slot in links, instance.retry_ns)
+                        for slot, instance in record.instances.items()
+                    ),
+                    ready=record.servable is not None,
+                    draining=record.draining,
+                    busy=record.servable is not None and record.servable.busy,
+                    drain_until_ns=record.drain_until_ns,
+                    blocked_until_ns=record.quarantined_until_ns,
+                    fetch=record.fetch,
+                    fetch_retry_ns=record.fetch_retry_ns,
+                    leaving=record.leaving,
+                )
+                for record in served.records.values()
+            ),
+        )
+
+
+def _wanted(served: ServedModel, model: DesiredModel) -> list[str]:
+    """Return the versions that are to be loaded, ascending by number."""
+    if served.on_demand:
+        return sorted(served.declared() & served.awake, key=int)
+    document = model.document
+    wanted = set(document.wanted_versions(model.versions))
+    # a version that cannot be loaded does not count as found: the one before it stands in, also after a
+    # restart
+    broken = {
+        record.version
+        for record in served.records.values()
+        if record.state is VersionState.FAILED and record.key == _key_of(document, model, record.version)
+    }
+    if broken:
+        wanted |= set(document.wanted_versions(model.versions.keys() - broken))
+    return sorted(wanted & model.versions.keys(), key=int)
 
 
 def _unproven(due: tuple[ServedModel, policy.Action]) -> bool:
@@ -396,25 +632,14 @@ def _key_of(document: ModelDocument, model: DesiredModel, version: str) -> str:
     return spec_key(document, source) if source is not None else ""
 
 
-def _view(served: ServedModel, links: Mapping[str, object]) -> policy.ModelView:
-    document = served.desired.document if served.desired is not None else None
-    return policy.ModelView(
-        wanted=served.wanted if served.desired is not None else {},
-        named=document.named_versions() if document is not None else (),
-        versions=tuple(
-            policy.VersionView(
-                key=record.key,
-                version=record.version,
-                instances=tuple(
-                    policy.InstanceView(slot, instance.state, slot in links, instance.retry_ns)
-                    for slot, instance in record.instances.items()
-                ),
-                ready=record.servable is not None,
-                draining=record.draining,
-                busy=record.servable is not None and record.servable.busy,
-                drain_until_ns=record.drain_until_ns,
-                blocked_until_ns=record.quarantined_until_ns,
-            )
-            for record in served.records.values()
-        ),
-    )
+def _weight(record: VersionRecord, slot: str) -> int:
+    """Return the memory that a version takes on a slot: what its worker said, or else its files' size."""
+    loaded = record.loaded.get(slot)
+    return max(record.size_bytes, loaded.memory_bytes if loaded is not None else 0)
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # it is gone; loading it will say so
+        return 0

@@ -1,16 +1,19 @@
 """Observed state: what has become of each version on each slot.
 
 an instance (a version on a slot)      a version
-ABSENT → LOADING → READY               LOADING → READY → DRAINING → (gone)
-   ↑        ↓                             ↓  ↑ (an instance became ready after all)
-   └──── FAILED (tried again at retry_ns) FAILED
+ABSENT → LOADING → READY               (DECLARED) → LOADING → READY → DRAINING → (gone)
+   ↑        ↓                                         ↓  ↑ (an instance became ready after all)
+   └──── FAILED (tried again at retry_ns)             FAILED
 a lost worker takes any instance back to ABSENT
+
+A version whose files are fetched first has no instances before they are here; a version that is only
+declared, to be loaded on demand, has no record at all.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gateway.scheduling.decision import NEVER
@@ -30,6 +33,7 @@ class InstanceState(enum.Enum):
 
 
 class VersionState(enum.Enum):
+    DECLARED = "DECLARED"
     LOADING = "LOADING"
     READY = "READY"
     FAILED = "UNAVAILABLE"
@@ -49,7 +53,9 @@ class InstanceRecord:
 
 @dataclass
 class VersionRecord:
-    """One version of one model as loaded from one file with one spec. `key` is equal for equal specs."""
+    """One version of one model as loaded from one file with one spec. `key` is equal for equal specs.
+    `fetch` says how far its files are, `leaving` that it makes room for another or has been idle for long.
+    """
 
     model: str
     version: str
@@ -63,6 +69,14 @@ class VersionRecord:
     reason: str = ""  # why it can never be placed, or is quarantined
     quarantined_until_ns: int = 0
     load_ns: int = 0
+    fetch: InstanceState = InstanceState.READY
+    fetch_retry_ns: int = NEVER
+    leaving: bool = False
+    size_bytes: int = 0  # of its files: what loading it may take, before that is known
+
+    def fetched(self, path: str, fingerprint: str) -> None:
+        """Its files are here."""
+        self.source = replace(self.source, path=path, fingerprint=fingerprint)
 
     @property
     def state(self) -> VersionState:
@@ -70,6 +84,8 @@ class VersionRecord:
             return VersionState.DRAINING
         if self.servable is not None:
             return VersionState.READY
+        if self.fetch in (InstanceState.ABSENT, InstanceState.LOADING):
+            return VersionState.LOADING
         if self.reason or all(i.state is InstanceState.FAILED for i in self.instances.values()):
             return VersionState.FAILED
         return VersionState.LOADING
@@ -84,4 +100,6 @@ class VersionRecord:
         ]
         if failed:
             return "; ".join(failed)
-        return "" if self.servable is not None else "it is loading"
+        if self.servable is not None:
+            return ""
+        return "it is loading" if self.fetch is InstanceState.READY else "it is being fetched"

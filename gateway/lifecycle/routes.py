@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.lifecycle.record import VersionState
 from gateway.routing.table import ModelRoute, resolve_split
 
 if TYPE_CHECKING:
@@ -14,16 +15,32 @@ if TYPE_CHECKING:
     from gateway.servable import Servable
 
 
-@dataclass
+@dataclass(slots=True)
 class ServedModel:
-    """What the reconciler knows of one model. `routing` is the document whose routing part is in force."""
+    """What the reconciler knows of one model. `routing` is the document whose routing part is in force, and
+    `routing_revision` its revision. Of a model that is loaded on demand, `awake` are the versions that were
+    asked for.
+    """
 
     model: str
     desired: DesiredModel | None = None
     wanted: dict[str, str] = field(default_factory=dict)  # {version: key}
     records: dict[str, VersionRecord] = field(default_factory=dict)  # {key: record}
     routing: ModelDocument | None = None
+    routing_revision: int = 0
     problem: str = ""
+    awake: set[str] = field(default_factory=set)
+
+    @property
+    def on_demand(self) -> bool:
+        return self.desired is not None and self.desired.document.load.mode == "on_demand"
+
+    def declared(self) -> frozenset[str]:
+        """Return the versions of a model that is loaded on demand, whether they are loaded or not."""
+        if self.desired is None or not self.on_demand:
+            return frozenset()
+        model = self.desired
+        return frozenset(model.document.wanted_versions(model.versions)) & model.versions.keys()
 
     def current(self) -> dict[str, VersionRecord]:
         """Return {version: record}, the wanted or else the newest ready one where a version is loaded
@@ -54,10 +71,13 @@ def build_route(served: ServedModel) -> ModelRoute:
         if record.servable is not None and not record.draining
     }
     waiting = {version: record.why_not_ready for version, record in current.items() if version not in ready}
+    asleep = frozenset(v for v in served.declared() if v not in ready and not _is_failed(current.get(v)))
     if served.desired is not None:
         document = served.desired.document
-        if served.routing is not document and document.named_versions() <= ready.keys():
+        if served.routing is not document and document.named_versions() <= {*ready, *asleep}:
             served.routing = document
+        if served.routing is document:
+            served.routing_revision = served.desired.revision
     problem = served.problem if not current else ""
     # a label that waits for its version is known: whoever asks for it is told to try again
     declared = served.desired.document.labels if served.desired is not None else {}
@@ -65,12 +85,22 @@ def build_route(served: ServedModel) -> ModelRoute:
     pending = {
         label: version for label, version in declared.items() if routing is None or version not in ready
     }
+    max_waiting = served.desired.document.batching.max_queue_size if served.desired is not None else 0
     revision = served.desired.revision if served.desired is not None else 0
     if routing is None:
         missing = served.desired.document.named_versions() - ready.keys() if served.desired else frozenset()
-        for version in missing - waiting.keys():
+        for version in missing - waiting.keys() - asleep:
             waiting[version] = "it does not exist yet"
-        return ModelRoute(served.model, revision, ready, waiting, pending, problem=problem)
+        return ModelRoute(
+            served.model,
+            revision,
+            ready,
+            waiting,
+            pending,
+            problem=problem,
+            asleep=asleep,
+            max_waiting=max_waiting,
+        )
     labels = {**pending, **routing.labels}
     return ModelRoute(
         served.model,
@@ -79,7 +109,13 @@ def build_route(served: ServedModel) -> ModelRoute:
         waiting,
         labels,
         tuple((rule.when.metadata, labels.get(rule.to, rule.to)) for rule in routing.traffic.rules),
-        resolve_split(routing.traffic, labels, list(ready)),
+        resolve_split(routing.traffic, labels, [*ready, *asleep]),
         routing.traffic.sticky.metadata if routing.traffic.sticky else None,
         problem,
+        asleep,
+        max_waiting,
     )
+
+
+def _is_failed(record: VersionRecord | None) -> bool:
+    return record is not None and record.state is VersionState.FAILED and not record.leaving

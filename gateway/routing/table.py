@@ -39,12 +39,24 @@ class ModelNotReady(NotReady):
         super().__init__(f"{what} is not ready: {reason}")
 
 
+class ModelAsleep(ModelNotReady):
+    """The version is loaded on demand: whoever can wait may ask for it."""
+
+    def __init__(self, model: str, version: str, revision: int, max_waiting: int) -> None:
+        super().__init__(model, version, "it is loaded on demand")
+        self.model = model
+        self.version = version
+        self.revision = revision
+        self.max_waiting = max_waiting
+
+
 @dataclass(frozen=True)
 class ModelRoute:
     """One model: its ready versions, why others are not ready, and the routing part of its document in force.
 
-    `split` is {version: weight} of ready versions, already resolved from labels; never empty unless nothing
-    is ready.
+    `split` is {version: weight} of versions that are ready or asleep, already resolved from labels; never
+    empty unless there is none. `asleep` are the versions that a request loads and waits for, at most
+    `max_waiting` of them at a time.
     """
 
     model: str
@@ -56,6 +68,8 @@ class ModelRoute:
     split: Mapping[str, float] = field(default_factory=dict)
     sticky: str | None = None
     problem: str = ""  # why there is nothing to be ready
+    asleep: frozenset[str] = frozenset()
+    max_waiting: int = 0
 
     @cached_property
     def only(self) -> Servable | None:
@@ -72,13 +86,14 @@ class ModelRoute:
         """Return the servable for a request. `draw` is uniform in [0, 1).
 
         Raises:
-            UnknownVersion, ModelNotReady
+            UnknownVersion, ModelNotReady, ModelAsleep
         """
         if version:
             return self._named(self.labels.get(version, version), version)
-        for conditions, target in self.rules:
-            if all(metadata.get(key) == value for key, value in conditions.items()):
-                return self._named(target, target)
+        rule = self.rule_for(metadata)
+        if rule is not None:
+            target = self.rules[rule][1]
+            return self._named(target, target)
         if len(self.split) == 1:
             return self._named(next(iter(self.split)), "")
         if not self.split:
@@ -88,16 +103,25 @@ class ModelRoute:
         target = rendezvous(key, self.split) if key is not None else weighted(draw, self.split)
         return self._named(target, "")
 
+    def rule_for(self, metadata: Mapping[str, str]) -> int | None:
+        """Return the position of the first rule that these metadata fulfil, None where none is."""
+        for position, (conditions, _) in enumerate(self.rules):
+            if all(metadata.get(key) == value for key, value in conditions.items()):
+                return position
+        return None
+
     def _named(self, version: str, asked: str) -> Servable:
         servable = self.ready.get(version)
         if servable is not None:
             return servable
+        if version in self.asleep:
+            raise ModelAsleep(self.model, version, self.revision, self.max_waiting)
         if version in self.waiting:
             raise ModelNotReady(self.model, version, self.waiting[version])
         if self.problem:
             raise ModelNotReady(self.model, asked, self.problem)
         raise UnknownVersion(
-            self.model, asked, sorted({*self.ready, *self.waiting}, key=int), sorted(self.labels)
+            self.model, asked, sorted({*self.ready, *self.asleep, *self.waiting}, key=int), sorted(self.labels)
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 # Runs at once on an accelerator unless the slot says otherwise: one computes while the other's tensors move.
 _ACCELERATOR_CAPACITY = 2
+_UNITS_BYTES = {"MiB": 1 << 20, "GiB": 1 << 30, "MB": 10**6, "GB": 10**9}
+_SIZE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,3}})?) ?({'|'.join(_UNITS_BYTES)})")
 
 
 class SlotInvalid(Exception):
@@ -25,13 +28,16 @@ class Slot:
     """One device that one worker process owns.
 
     `cpus` are the processors its process is pinned to. `capacity` is how much may run at once: threads on CPU
-    devices, runs on accelerators.
+    devices, runs on accelerators. `memory_bytes` is what models may take there, None without a limit. `node`
+    is empty for a slot of this machine.
     """
 
     name: str
     device: Device
     cpus: tuple[int, ...]
     capacity: int
+    memory_bytes: int | None = None
+    node: str = ""
 
     @property
     def on_cpu(self) -> bool:
@@ -48,7 +54,8 @@ def is_cpu(device: Device) -> bool:
 
 
 def parse_slot(text: str, allowed: Collection[int] | None = None) -> Slot:
-    """Read `DEVICE[,cpus=LIST][,capacity=N]`, for example `cpu:0-3`, `cuda:0` or `openvino:CPU,cpus=4-7`.
+    """Read `DEVICE[,cpus=LIST][,capacity=N][,memory=SIZE]`, for example `cpu:0-3`, `cuda:0` or
+    `openvino:CPU,cpus=4-7,memory=4GiB`.
     `allowed` are the processors that a slot may name, by default those of this process.
 
     Raises:
@@ -60,9 +67,11 @@ def parse_slot(text: str, allowed: Collection[int] | None = None) -> Slot:
         device = parse_device(device_text)
     except ValueError as error:
         raise SlotInvalid(f"slot {text!r}: {error}") from error
-    unknown = sorted(set(options) - {"cpus", "capacity"})
+    unknown = sorted(set(options) - {"cpus", "capacity", "memory"})
     if unknown:
-        raise SlotInvalid(f"slot {text!r}: unknown option {unknown[0]!r}; there are cpus and capacity")
+        raise SlotInvalid(
+            f"slot {text!r}: unknown option {unknown[0]!r}; there are cpus, capacity and memory"
+        )
     usable = tuple(sorted(os.sched_getaffinity(0) if allowed is None else allowed))
     cpus = _cpus(text, device, options.get("cpus"), usable)
     capacity = len(cpus) if is_cpu(device) else _ACCELERATOR_CAPACITY
@@ -70,7 +79,16 @@ def parse_slot(text: str, allowed: Collection[int] | None = None) -> Slot:
         if not options["capacity"].isdecimal() or int(options["capacity"]) < 1:
             raise SlotInvalid(f"slot {text!r}: capacity must be a whole number from 1")
         capacity = int(options["capacity"])
-    return Slot(text, device, cpus, capacity)
+    return Slot(text, device, cpus, capacity, _memory_bytes(text, options.get("memory")))
+
+
+def _memory_bytes(text: str, size: str | None) -> int | None:
+    if size is None:
+        return None
+    found = _SIZE.fullmatch(size.strip())
+    if found is None or not float(found[1]):
+        raise SlotInvalid(f"slot {text!r}: memory must be a size such as 512MiB or 4GiB, not {size!r}")
+    return int(float(found[1]) * _UNITS_BYTES[found[2]])
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:

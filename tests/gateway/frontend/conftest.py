@@ -38,6 +38,9 @@ class FakeCatalog:
     def models(self):
         return sorted(self.served)
 
+    def knows(self, model):
+        return model in self.served
+
     def versions(self, model):
         if model not in self.served:
             raise UnknownModel(model, self.models())

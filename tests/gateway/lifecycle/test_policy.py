@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.lifecycle.policy import (
     Drain,
+    Fetch,
     Forget,
     InstanceView,
     LoadInstance,
@@ -33,14 +34,14 @@ def at(slot="s", state=READY, up=True, retry_ns=NEVER):
 
 def version(key, *instances, ready=None, **changes):
     """`key` is the version's number and a letter for its content: 1a, 1b, 2a."""
-    instances = instances or (at(),)
+    instances = () if instances == ((),) else instances or (at(),)
     if ready is None:
         ready = any(each.state is READY for each in instances)
     return VersionView(key, key[:-1], instances, ready, **changes)
 
 
 def model(*versions, want=()):
-    return ModelView({key[:-1]: key for key in want}, (), versions)
+    return ModelView({key[:-1]: key for key in want}, versions)
 
 
 class Row(NamedTuple):
@@ -197,6 +198,49 @@ TABLE = [
         model(version("1a", at("a"), at("b", ABSENT), draining=True, busy=True, drain_until_ns=NOW + 5)),
         [WakeAt(NOW + 5)],
     ),
+    # fetching
+    Row(
+        "files_are_fetched_first",
+        model(version("1a", (), ready=False, fetch=ABSENT), want=["1a"]),
+        [Fetch("1a")],
+    ),
+    Row("a_fetch_is_waited_for", model(version("1a", (), ready=False, fetch=LOADING), want=["1a"]), []),
+    Row(
+        "a_failed_fetch_is_tried_again_later",
+        model(version("1a", (), ready=False, fetch=FAILED, fetch_retry_ns=LATER), want=["1a"]),
+        [WakeAt(LATER)],
+    ),
+    Row(
+        "a_failed_fetch_is_tried_again",
+        model(version("1a", (), ready=False, fetch=FAILED, fetch_retry_ns=NOW), want=["1a"]),
+        [Fetch("1a")],
+    ),
+    Row(
+        "a_version_that_is_fetched_and_not_wanted_any_more_is_waited_for",
+        model(version("1a", (), ready=False, fetch=LOADING), version("2a"), want=["2a"]),
+        [],
+    ),
+    # making room
+    Row(
+        "one_that_makes_room_drains_without_a_successor",
+        model(version("1a", leaving=True), want=["1a"]),
+        [Drain("1a")],
+    ),
+    Row(
+        "one_that_makes_room_before_it_was_ready_is_forgotten",
+        model(version("1a", at(state=ABSENT), leaving=True), want=["1a"]),
+        [Forget("1a")],
+    ),
+    Row(
+        "one_that_makes_room_and_loads_is_waited_for",
+        model(version("1a", at(state=LOADING), leaving=True), want=["1a"]),
+        [],
+    ),
+    Row(
+        "one_that_makes_room_and_drained_is_forgotten",
+        model(version("1a", leaving=True, draining=True, drain_until_ns=LATER), want=["1a"]),
+        [Forget("1a")],
+    ),
     Row(
         "actions_come_with_the_next_wake",
         model(version("1a", at("a", FAILED, retry_ns=LATER), at("b", ABSENT)), want=["1a"]),
@@ -236,11 +280,14 @@ def models(draw):
             draw(st.booleans()),
             draw(st.sampled_from([NEVER, NOW - 1, LATER])),
             draw(st.sampled_from([0, LATER])),
+            draw(st.sampled_from(list(InstanceState))),
+            draw(st.sampled_from([NEVER, NOW - 1, LATER])),
+            draw(st.booleans()),
         )
         for key in keys
     ]
     wanted = draw(st.lists(st.sampled_from(["1b", "2a", "4a"]), unique=True, max_size=3))
-    return ModelView({key[:-1]: key for key in wanted}, (), views)
+    return ModelView({key[:-1]: key for key in wanted}, views)
 
 
 @given(models())
@@ -257,13 +304,18 @@ def test_no_snapshot_leads_astray(model):
                 assert instance.slot_up
                 assert instance.state in (ABSENT, FAILED)
                 assert not views[key].draining
+                assert views[key].fetch is READY
                 assert views[key].blocked_until_ns <= NOW
+            case Fetch(key):
+                assert views[key].fetch in (ABSENT, FAILED)
+                assert not views[key].draining
             case Drain(key):
-                assert key not in wanted
+                assert key not in wanted or views[key].leaving
                 assert views[key].ready
                 assert not views[key].draining
             case Forget(key):
-                assert views[key].draining or (key not in wanted and not views[key].ready)
+                unwanted = key not in wanted or views[key].leaving
+                assert views[key].draining or (unwanted and not views[key].ready)
                 assert all(each.state is not LOADING for each in views[key].instances)
             case WakeAt(at_ns):
                 assert NOW < at_ns < NEVER
