@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import logging
 import os
 import signal
@@ -16,11 +17,17 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.admission.admission import Admission, Draining
 from gateway.clock import MonotonicClock
+from gateway.config.status import Presence
+from gateway.config.store.opening import describe, open_store
+from gateway.config.store.store import StoreError
 from gateway.control import HandOver, Ready
 from gateway.dataplane import Dataplane
 from gateway.discovery import default_slots, installed_runtimes
@@ -28,31 +35,22 @@ from gateway.estate import leave_to_supervisor
 from gateway.frontend.choice import FrontendUnavailable, build_frontend, choose_frontend, find_native
 from gateway.frontend.listening import ListenerInvalid, Listening, Tls
 from gateway.frontend.servicers import build_servicers
+from gateway.gauges import read_gauges
 from gateway.http.endpoints import Endpoints, Readiness
 from gateway.http.server import HttpServer
 from gateway.lifecycle.catalog import Catalog
 from gateway.lifecycle.directory import DirectorySource, DirectoryUnreadable
+from gateway.lifecycle.following import Following, SourceState
+from gateway.lifecycle.last_good import LastGood
 from gateway.lifecycle.reconciler import Reconciler
+from gateway.lifecycle.reporting import TTL_S, Reporter
+from gateway.lifecycle.store_source import StoreSource
 from gateway.ports import Ports
 from gateway.succession import Succession
 from gateway.supervisor import HANDLED
 from gateway.telemetry import logs
 from gateway.telemetry.accounts import Accounts
 from gateway.telemetry.prometheus import Exposition
-from gateway.telemetry.sampling import Sampling
-from gateway.telemetry.series import (
-    ARENA_USED,
-    BATCHES_IN_FLIGHT,
-    CONFIG_REVISION,
-    CONNECTIONS,
-    CONNECTIONS_TOTAL,
-    HELD_BYTES,
-    MODEL_LOAD_SECONDS,
-    QUEUE_DEPTH,
-    WORKER_MEMORY,
-    WORKER_RESTARTS,
-    Sample,
-)
 from gateway.telemetry.tracing import Tracing, UnsupportedExporter
 from gateway.workerpool.pool import Pool
 from gateway.workerpool.rendezvous import FolderUnsafe
@@ -64,11 +62,10 @@ if TYPE_CHECKING:
 
     from gateway.control import Control, Message
     from gateway.estate import Estate
-    from gateway.frontend.seam import Traffic
+    from gateway.lifecycle.following import Source
     from gateway.settings import GatewaySettings
-    from gateway.workerpool.link import WorkerLink
+    from gateway.workerpool.seam import Link, SlotWorker
     from gateway.workerpool.slot import Slot
-    from gateway.workerpool.worker import Worker
     from wire.frames import Hello
 
 log = logging.getLogger(__name__)
@@ -79,6 +76,7 @@ OnReady = Callable[[Ready], None]
 # What a user can put right: their messages are enough.
 CANNOT_START = (
     DirectoryUnreadable,
+    StoreError,
     FolderUnsafe,
     FrontendUnavailable,
     ListenerInvalid,
@@ -104,10 +102,15 @@ class Gateway:
         self._handing_over = False
         self._now = asyncio.Event()  # stop at once
         self._ready = asyncio.Event()
+        self._listening = asyncio.Event()
         loop = asyncio.get_running_loop()
-        clock = MonotonicClock()
+        clock = self._clock = MonotonicClock()
+        self._node = settings.node or socket.gethostname()
         runtimes = installed_runtimes()
-        self._source = DirectorySource(settings.models)
+        self._opening = None if settings.store is None else open_store(settings.store)
+        self._directory = None if settings.models is None else DirectorySource(settings.models)
+        self._following: Following | None = None
+        self._reporter: Reporter | None = None
         self._accounts = Accounts()
         self._tracing = Tracing.from_environment(
             clock, default_ratio=settings.trace_ratio, service_version=package_version("crossgate")
@@ -137,7 +140,7 @@ class Gateway:
             self._accounts,
             runtimes,
             self._on_change,
-            node=settings.node or socket.gethostname(),
+            node=self._node,
         )
         self.catalog = Catalog(self._reconciler, lambda: self._admission.draining)
         self._pool.observe(
@@ -170,7 +173,14 @@ class Gateway:
         self._http = HttpServer(
             Endpoints(self._readiness, self._exposition.steps, self._exposition.content_type)
         )
-        self._read_gauges()
+        read_gauges(
+            self._accounts,
+            self._reconciler,
+            self._dataplane,
+            self._pool,
+            self._frontend,
+            self._source_state,
+        )
 
     def stop(self) -> None:
         """Drain and end; called again, end at once."""
@@ -221,23 +231,11 @@ class Gateway:
             loop.add_signal_handler(signal.SIGUSR2, self.restart)
         self._frontend.start(self._dataplane.on_calls, self._dataplane.on_cancels)
         try:
-            if not self._waits:
-                await self._listen()
-            async with self._pool, asyncio.TaskGroup() as tasks:
-                owned = [
-                    tasks.create_task(self._follow(), name="source"),
-                    tasks.create_task(self._reconciler.run(), name="reconciler"),
-                    tasks.create_task(self._announce(), name="announce"),
-                ]
-                succession = None
-                if self._succession is not None:
-                    succession = tasks.create_task(self._succession.run(), name="succession")
-                await self._stopping.wait()
-                if succession is not None:
-                    succession.cancel()  # too late for one
-                await self._drain()
-                for task in owned:
-                    task.cancel()
+            async with AsyncExitStack() as held:
+                await self._open_source(held)
+                if not self._waits:
+                    await self._listen()
+                await self._serve()
         finally:
             await self._frontend.close()
             await self._http.close()
@@ -246,17 +244,67 @@ class Gateway:
             if self._ports is not None and self.estate is None:
                 self._ports.remove()
 
+    async def _open_source(self, held: AsyncExitStack) -> None:
+        """Open the directory or the store that this gateway follows."""
+        settings = self._settings
+        source: Source
+        if self._opening is None:
+            assert self._directory is not None, "there is a source"
+            source = self._directory
+        else:
+            store = await held.enter_async_context(self._opening)
+            source = StoreSource(store, LastGood(_state_path(settings), store.where))
+            self._reporter = Reporter(store, self._clock, self._reconciler, self.catalog)
+        self._following = Following(
+            source, self._reconciler, self._tracing, self._clock, log_level=settings.log_level
+        )
+
+    async def _serve(self) -> None:
+        """Serve until told to stop, then drain."""
+        assert self._following is not None, "the source is open"
+        async with self._pool, asyncio.TaskGroup() as tasks:
+            owned = [
+                tasks.create_task(self._following.run(), name="source"),
+                tasks.create_task(self._reconciler.run(), name="reconciler"),
+                tasks.create_task(self._announce(), name="announce"),
+            ]
+            if self._reporter is not None:
+                owned.append(tasks.create_task(self._report(self._reporter), name="reporter"))
+            succession = None
+            if self._succession is not None:
+                succession = tasks.create_task(self._succession.run(), name="succession")
+            await self._stopping.wait()
+            if succession is not None:
+                succession.cancel()  # too late for one
+            await self._drain()
+            for task in owned:
+                task.cancel()
+
+    async def _report(self, reporter: Reporter) -> None:
+        """Tell the store about this gateway while it listens."""
+        await self._listening.wait()
+        if self._waits:
+            await asyncio.sleep(TTL_S / 3)  # the one before goes under the same name, and takes it back
+        grpc, http = self._listens_at
+        settings = self._settings
+        await reporter.run(
+            Presence(
+                settings.name or f"{self._node}-{http.rpartition(':')[2]}",
+                self._node,
+                package_version("crossgate"),
+                grpc,
+                "",
+                os.getpid(),
+                datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        )
+
     async def _listen(self) -> None:
         settings = self._settings
         sock = self._ports.http[0].dup() if self._ports is not None else None
         http = await self._http.start(settings.host, settings.http_port, sock)
         self._listens_at = await self._frontend.listen(), f"{http.host}:{http.port}"
-
-    async def _follow(self) -> None:
-        async for desired in self._source.changes():
-            ratios = {name: model.document.trace.ratio for name, model in desired.models.items()}
-            self._tracing.set_sampling({name: Sampling(r) for name, r in ratios.items() if r is not None})
-            self._reconciler.observe(desired)
+        self._listening.set()
 
     async def _announce(self) -> None:
         await self._ready.wait()
@@ -276,6 +324,8 @@ class Gateway:
         else:
             self._admission.draining = True
             self.catalog.changed()
+            if self._reporter is not None:
+                self._reporter.changed()
         drained = asyncio.ensure_future(
             self._frontend.drain(self._settings.drain_s, hand_over=self._handing_over)
         )
@@ -288,82 +338,46 @@ class Gateway:
 
     def _on_change(self, models: Collection[str]) -> None:
         self.catalog.changed()
+        if self._reporter is not None:
+            self._reporter.changed(models)
         if not self._ready.is_set() and self.catalog.ready()[0]:
             self._ready.set()
 
-    def _on_up(self, worker: Worker, link: WorkerLink, hello: Hello) -> None:
+    def _on_up(self, worker: SlotWorker, link: Link, hello: Hello) -> None:
         slot = worker.slot
         log.info("worker %s is up, pid %d", slot.name, hello.pid)
         self._dataplane.slot_up(slot.name, str(slot.device), link, hello.capacity, self._pool.segment_bytes)
         self._reconciler.worker_up(slot.name, link)
 
-    def _on_down(self, worker: Worker, reason: str) -> None:
+    def _on_down(self, worker: SlotWorker, reason: str) -> None:
         if not self._stopping.is_set():
             log.error("worker %s is lost: %s", worker.slot.name, reason)
         self._reconciler.worker_down(worker.slot.name, reason)
         self._dataplane.slot_down(worker.slot.name, reason)
 
-    def _revisions(self) -> list[Sample]:
-        reconciler = self._reconciler
-        return [
-            Sample(("desired",), reconciler.desired.revision),
-            Sample(("applied",), reconciler.applied_revision),
-        ]
-
     def _readiness(self) -> Readiness:
-        return Readiness(*self.catalog.ready())
+        state = self._source_state()
+        notes = [f"{what}: its document is not valid: {why}" for what, why in state.problems.items()]
+        if state.away:
+            serving = "the last good state on disk" if state.from_disk else "what was heard last"
+            notes.insert(
+                0, f"{state.where} has been away for {state.away_s:.0f} s: {state.away}; {serving} is served"
+            )
+        if self._reporter is not None and self._reporter.problem:
+            notes.append(f"the state of this gateway is not in the store: {self._reporter.problem}")
+        return Readiness(*self.catalog.ready(), notes)
 
-    def _read_gauges(self) -> None:
-        served = self._reconciler.served
-        read = self._accounts.read_at_scrape
-        read(
-            QUEUE_DEPTH,
-            lambda: [
-                Sample((name,), sum(r.servable.queues.size for r in s.records.values() if r.servable))
-                for name, s in served.items()
-            ],
-        )
-        read(WORKER_RESTARTS, lambda: [Sample((n,), w.restarts) for n, w in self._pool.workers.items()])
-        read(
-            BATCHES_IN_FLIGHT,
-            lambda: [Sample((name,), len(slot.in_flight)) for name, slot in self._dataplane.slots.items()],
-        )
-        read(ARENA_USED, lambda: [Sample((n,), u) for n, u in self._dataplane.arena_used_bytes().items()])
-        read(WORKER_MEMORY, lambda: [Sample((n,), w.resident_bytes) for n, w in self._pool.workers.items()])
-        read(CONFIG_REVISION, self._revisions)
-        self._read_traffic()
-        read(
-            MODEL_LOAD_SECONDS,
-            lambda: [
-                Sample((name, record.version), record.load_ns / 1e9)
-                for name, s in served.items()
-                for record in s.records.values()
-                if record.load_ns
-            ],
-        )
-
-    def _read_traffic(self) -> None:
-        traffic, read = self._frontend.traffic, self._accounts.read_at_scrape
-        read(CONNECTIONS, lambda: [Sample((), t.open) for t in (traffic(),) if t is not None])
-        read(CONNECTIONS_TOTAL, lambda: _connection_samples(traffic()))
-        read(
-            HELD_BYTES,
-            lambda: [
-                sample
-                for t in (traffic(),)
-                if t is not None
-                for sample in (
-                    Sample(("requests",), t.request_bytes),
-                    Sample(("answers",), t.answer_bytes),
-                )
-            ],
-        )
+    def _source_state(self) -> SourceState:
+        return self._following.state if self._following is not None else SourceState("")
 
 
-def _connection_samples(traffic: Traffic | None) -> list[Sample]:
-    if traffic is None:
-        return []
-    return [Sample(("accepted",), traffic.accepted), Sample(("refused",), traffic.refused)]
+def _state_path(settings: GatewaySettings) -> Path:
+    """Return where the last good state of the store is kept."""
+    assert settings.store is not None, "only a store needs it"
+    folder = settings.state_folder or Path(
+        os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "crossgate"
+    )
+    return folder / f"last-good-{hashlib.sha256(describe(settings.store).encode()).hexdigest()[:12]}.db"
 
 
 def _listening(settings: GatewaySettings, ports: Ports | None) -> Listening:

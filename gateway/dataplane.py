@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gateway.servable import Servable
     from gateway.telemetry.accounts import Accounts
     from gateway.telemetry.tracing import Tracing
-    from gateway.workerpool.link import WorkerLink
+    from gateway.workerpool.seam import Link
     from wire.frames import Done
 
 # Requests without a deadline queue as if they had this one, so that those with deadlines cannot starve them.
@@ -110,7 +110,7 @@ class Dataplane:
         self._table = RouteTable()
         self._kinds: dict[ShapeKey | None, Kind] = {}
         self.slots: dict[str, SlotScheduler] = {}  # {slot name: its scheduler}
-        self._links: dict[str, WorkerLink] = {}  # {slot name: link to its worker, while that is up}
+        self._links: dict[str, Link] = {}  # {slot name: link to its worker, while that is up}
         self._clock = clock
         self._admission = admission
         self._tracing = tracing
@@ -392,7 +392,7 @@ class Dataplane:
         if not pumped:
             self._pump(now_ns)  # what is to run again may have been put back
 
-    def _finish(self, slot: SlotScheduler, link: WorkerLink, batch: Batch, done: Done, now_ns: int) -> None:
+    def _finish(self, slot: SlotScheduler, link: Link, batch: Batch, done: Done, now_ns: int) -> None:
         if done.outcome == Outcome.OK:
             outputs = [Tensor(t.name, t.datatype, t.shape, link.view(t)) for t in done.outputs]
             self._losses.budget.succeeded(self._settlement.answer(batch, outputs, done, now_ns))
@@ -487,7 +487,7 @@ class Dataplane:
 
     # Slots and servables come and go.
 
-    def slot_up(self, name: str, device: str, link: WorkerLink, capacity: int, max_batch_bytes: int) -> None:
+    def slot_up(self, name: str, device: str, link: Link, capacity: int, max_batch_bytes: int) -> None:
         """A slot's worker is there; nothing is hosted on it yet."""
         slot = self.slots.get(name)
         if slot is None:

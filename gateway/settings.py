@@ -32,10 +32,14 @@ class GatewaySettings:
     of the gateway process itself, empty for all. Port 0 takes a free one. `frontend` is auto, native or
     grpcio. The certificate and its key belong together; both are PEM files, as the client's CA. 0 as the age
     of a connection is no limit, and as keepalive no pings. Gateways with one `pool_folder` share their
-    workers; None is one of its own. `inherited` is None in the process that the user started.
+    workers; None is one of its own. Desired state comes from the directory `models` or from the `store`, a
+    URL. `node` is this machine's name, by default the host's; `name` this gateway's, by default the node's
+    and its HTTP port. The last good state of a store is kept in `state_folder`. `inherited` is None in the
+    process that the user started.
     """
 
-    models: Path
+    models: Path | None = None
+    store: str | None = None
     slots: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()
     host: str = "127.0.0.1"
@@ -60,6 +64,8 @@ class GatewaySettings:
     processes: int = 1
     pool_folder: Path | None = None
     node: str = ""
+    name: str = ""
+    state_folder: Path | None = None
     inherited: Inheritance | None = None
 
 

@@ -39,11 +39,18 @@ DEFAULT_ADDRESS = "127.0.0.1:8001"
 @app.command()
 def serve(
     models: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="A directory laid out as MODEL/VERSION/model.onnx (or .xml), with optional MODEL/model.yaml."
         ),
-    ],
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --models: etcd://host:2379,host2:2379/prefix, or the path of a local store.",
+            envvar="CROSSGATE_STORE",
+        ),
+    ] = None,
     slot: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,8 +125,14 @@ def serve(
             help="For the workers' sockets: a gateway that starts again within 2 s finds its workers there."
         ),
     ] = None,
+    node: Annotated[str, typer.Option(help="This machine's name in documents; default the host's.")] = "",
+    name: Annotated[str, typer.Option(help="This gateway's name in the store; default NODE-HTTPPORT.")] = "",
+    state_folder: Annotated[
+        Path | None,
+        typer.Option(help="Where a store's last good state is kept; default ~/.local/state/crossgate."),
+    ] = None,
 ) -> None:
-    """Serve a directory of models until SIGTERM; SIGUSR2 restarts in place."""
+    """Serve a directory of models, or what a store says, until SIGTERM; SIGUSR2 restarts in place."""
     from gateway.settings import FRONT_ENDS, GatewaySettings
 
     if log_level not in ("debug", "info", "warning", "error"):
@@ -131,8 +144,13 @@ def serve(
     slots = tuple(slot or ())
     if repeated := sorted({each for each in slots if slots.count(each) > 1}):
         output.fail(f"--slot {repeated[0]} is given twice; a slot has one worker and a `capacity`")
+    if models is not None and store is not None:
+        output.fail("--models and --store exclude each other: models come from one of them")
+    if models is None and store is None:
+        output.fail("where do the models come from? --models DIR, or --store URL")
     settings = GatewaySettings(
         models=models,
+        store=store,
         slots=slots,
         cpus=_cpus(cpus),
         host=host,
@@ -156,6 +174,9 @@ def serve(
         keepalive_timeout_s=keepalive_timeout_s,
         processes=processes,
         pool_folder=pool_folder,
+        node=node,
+        name=name,
+        state_folder=state_folder,
     )
     (_serve_alone if processes == 1 else _serve_together)(settings)
 
@@ -168,6 +189,14 @@ def _serve_alone(settings: GatewaySettings) -> None:
         run(settings, _announce)
     except CANNOT_START as error:
         output.fail(str(error))
+    except ExceptionGroup as group:
+        known, others = group.split(CANNOT_START)
+        if known is None or others is not None:
+            raise
+        cause: BaseException = known
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        output.fail(str(cause))
 
 
 def _serve_together(settings: GatewaySettings) -> None:

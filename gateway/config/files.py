@@ -42,9 +42,13 @@ def read_model_file(path: Path) -> object:
 def read_text(path: Path) -> str:
     """The file's text. Raises DocumentInvalid for what is too large or not UTF-8, and OSError."""
     with path.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise DocumentInvalid([Problem("", f"expected at most {MAX_FILE_BYTES} bytes")])
+        return decode_text(file.read(MAX_FILE_BYTES + 1))
+
+
+def decode_text(content: bytes, most_bytes: int = MAX_FILE_BYTES) -> str:
+    """Raises DocumentInvalid for what is too large or not UTF-8."""
+    if len(content) > most_bytes:
+        raise DocumentInvalid([Problem("", f"expected at most {most_bytes} bytes")])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

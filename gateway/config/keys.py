@@ -6,6 +6,7 @@ policies/gateway                what an operator wants of all gateways
 rollouts/<model>                written by the elected controller
 access/<name>                   who may do what
 history/<model>/<generation>    each change, written in the commit that made it
+history/_<folder>/<name>/<generation>   that of what is no model, such as _policies/gateway
 gateways/<gateway>              a lease: who is there, and where its admin service listens
 workers/<node>/<slot>           a lease: a slot of a pool, its device and address
 status/<gateway>/<model>        a lease: state and reason per version
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 MODELS: Final = Span.folder("models")
 OVERRIDES: Final = Span.folder("overrides")
 POLICIES: Final = Span.folder("policies")
+ROLLOUTS: Final = Span.folder("rollouts")
 ACCESS: Final = Span.folder("access")
 GATEWAYS: Final = Span.folder("gateways")
 WORKERS: Final = Span.folder("workers")
 STATUS: Final = Span.folder("status")
 # What a gateway follows as one: models, overrides, policies and rollouts lie side by side, so that one watch
 # has all that a commit changes of them.
-CONFIGURATION: Final = Span(MODELS.start, Span.folder("rollouts").end)
+CONFIGURATION: Final = Span(MODELS.start, ROLLOUTS.end)
 
 GATEWAY_POLICY: Final = "policies/gateway"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -57,6 +59,21 @@ def history_key(model: str, generation: int) -> str:
 
 def history_of(model: str) -> Span:
     return Span.folder(f"history/{model}")
+
+
+def document_history_key(key: str, generation: int) -> str:
+    """As `history_key`, of the document under any key."""
+    return f"{_history_folder(key)}/{generation:0{_GENERATION_DIGITS}d}"
+
+
+def document_history(key: str) -> Span:
+    return Span.folder(_history_folder(key))
+
+
+def _history_folder(key: str) -> str:
+    """No model's name begins with `_`, so no model's history can lie where another kind's does."""
+    folder, _, name = key.partition("/")
+    return f"history/{name}" if folder == "models" else f"history/_{folder}/{name}"
 
 
 def access_key(name: str) -> str:

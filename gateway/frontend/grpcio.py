@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.call import BatchReply, CallId, Reply
     from gateway.clock import Clock
     from gateway.frontend.listening import Listening
-    from gateway.frontend.seam import OnCalls, OnCancels, Servicers, StreamServicer
+    from gateway.frontend.seam import OnCalls, OnCancels, Servicers, StreamServicer, UnaryServicer
 
 log = logging.getLogger(__name__)
 
@@ -260,10 +260,11 @@ class GrpcioFrontend:
         finally:
             await queue.put(None)
 
-    def _unary(self, servicer: Callable[[bytes], bytes]) -> Callable[[bytes, Any], Any]:
+    def _unary(self, servicer: UnaryServicer) -> Callable[[bytes, Any], Any]:
         async def handle(message: bytes, context: Any) -> bytes:
             try:
-                return servicer(message)
+                answer = servicer(message)
+                return answer if isinstance(answer, bytes) else await answer
             except GatewayError as error:
                 failure = error
             except Exception as error:

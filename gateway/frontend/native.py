@@ -12,7 +12,7 @@ import json
 import logging
 import uuid
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway import _native
 from gateway.call import Tensor
@@ -22,7 +22,7 @@ from gateway.frontend.seam import Traffic
 from gateway.frontend.status import retry_after_ms, status_code, status_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from gateway.call import BatchReply, Reply
     from gateway.clock import Clock
@@ -52,6 +52,7 @@ class NativeFrontend:
         self._on_cancels: OnCancels = lambda ids: None
         self._server: _native.Server | None = None
         self._streams: dict[Address, _Stream] = {}
+        self._answers: set[asyncio.Task[None]] = set()  # to calls that wait for something
         self._quiet = asyncio.Event()  # during a drain: something has been answered, or a connection has gone
 
     def start(self, on_calls: OnCalls, on_cancels: OnCancels) -> None:
@@ -166,11 +167,26 @@ class NativeFrontend:
     def _answer_unary(self, address: Address, method: str, message: bytes) -> None:
         server = self._required()
         try:
-            server.answer(address, self._servicers.unary[method](message))
+            answer = self._servicers.unary[method](message)
+            if isinstance(answer, bytes):
+                server.answer(address, answer)
+            else:
+                task = self._loop.create_task(self._answer_later(address, answer), name=f"answer {method}")
+                self._answers.add(task)
+                task.add_done_callback(self._answers.discard)
         except GatewayError as error:
             _fail(server, address, error)
         except Exception as error:
             _fail(server, address, _bug(error))
+
+    async def _answer_later(self, address: Address, answer: Coroutine[Any, Any, bytes]) -> None:
+        try:
+            message = await answer
+            self._required().answer(address, message)
+        except GatewayError as error:
+            _fail(self._required(), address, error)
+        except Exception as error:
+            _fail(self._required(), address, _bug(error))
 
     def _required(self) -> _native.Server:
         assert self._server is not None, "events come from the server"
@@ -205,6 +221,7 @@ class NativeFrontend:
             return
         self._loop.remove_reader(server.fileno())
         tasks = [stream.task for stream in self._streams.values() if stream.task is not None]
+        tasks += self._answers
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

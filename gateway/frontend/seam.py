@@ -6,14 +6,15 @@ wake-up into a burst, and is given the replies of a batch at once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from gateway.call import BatchReply, Call, CallId, Reply
 
 OnCalls = Callable[[Sequence[Call]], None]
 OnCancels = Callable[[Sequence[CallId]], None]
-UnaryServicer = Callable[[bytes], bytes]
+# what cannot be answered at once is answered by a coroutine
+UnaryServicer = Callable[[bytes], bytes | Coroutine[Any, Any, bytes]]
 # a generator, so that whoever asks for no more of its messages can close it at once
 StreamServicer = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version as package_version
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -13,11 +13,12 @@ from gateway.frontend.health import HealthServicer
 from gateway.frontend.reflection import reflection_streams
 from gateway.frontend.seam import Servicers, UnaryServicer
 from gateway.lifecycle.record import VersionState
+from gateway.routing.table import ModelAsleep
 from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from gateway.lifecycle.catalog import Catalog
     from gateway.telemetry.accounts import Accounts
@@ -45,8 +46,10 @@ def build_servicers(catalog: Catalog, accounts: Accounts) -> Servicers:
         f"{_SERVICE}ServerReady": _typed(pb.ServerReadyRequest, inference.server_ready),
         f"{_SERVICE}ModelReady": _typed(pb.ModelReadyRequest, inference.model_ready),
         f"{_SERVICE}ServerMetadata": _typed(pb.ServerMetadataRequest, inference.server_metadata),
-        f"{_SERVICE}ModelMetadata": _typed(pb.ModelMetadataRequest, inference.model_metadata),
-        f"{_SERVICE}ModelConfig": _typed(pb.ModelConfigRequest, inference.model_config),
+        f"{_SERVICE}ModelMetadata": _typed(
+            pb.ModelMetadataRequest, inference.awaken(inference.model_metadata)
+        ),
+        f"{_SERVICE}ModelConfig": _typed(pb.ModelConfigRequest, inference.awaken(inference.model_config)),
         f"{_SERVICE}ModelStatistics": _typed(pb.ModelStatisticsRequest, inference.model_statistics),
         f"{_SERVICE}RepositoryIndex": _typed(pb.RepositoryIndexRequest, inference.repository_index),
         "/grpc.health.v1.Health/Check": health.check,
@@ -55,17 +58,25 @@ def build_servicers(catalog: Catalog, accounts: Accounts) -> Servicers:
 
 
 Request = TypeVar("Request", bound=Message)
+AboutModel = TypeVar("AboutModel", pb.ModelMetadataRequest, pb.ModelConfigRequest)
 
 
-def _typed(type_: type[Request], servicer: Callable[[Request], Message]) -> UnaryServicer:
-    def serve(message: bytes) -> bytes:
+def _typed(
+    type_: type[Request], servicer: Callable[[Request], Message | Coroutine[Any, Any, Message]]
+) -> UnaryServicer:
+    def serve(message: bytes) -> bytes | Coroutine[Any, Any, bytes]:
         try:
             request = type_.FromString(message)
         except DecodeError as error:
             raise MalformedRequest(f"the message is not a {type_.__name__}") from error
-        return servicer(request).SerializeToString()
+        answer = servicer(request)
+        return answer.SerializeToString() if isinstance(answer, Message) else _serialized(answer)
 
     return serve
+
+
+async def _serialized(answer: Coroutine[Any, Any, Message]) -> bytes:
+    return (await answer).SerializeToString()
 
 
 class InferenceServicer:
@@ -76,6 +87,23 @@ class InferenceServicer:
     def __init__(self, catalog: Catalog, accounts: Accounts) -> None:
         self._catalog = catalog
         self._accounts = accounts
+
+    def awaken(
+        self, servicer: Callable[[AboutModel], Message]
+    ) -> Callable[[AboutModel], Message | Coroutine[Any, Any, Message]]:
+        """Have a model that is loaded on demand loaded before it is asked about."""
+
+        async def later(request: AboutModel) -> Message:
+            await self._catalog.awake(request.name, request.version)
+            return servicer(request)
+
+        def serve(request: AboutModel) -> Message | Coroutine[Any, Any, Message]:
+            try:
+                return servicer(request)
+            except ModelAsleep:
+                return later(request)
+
+        return serve
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

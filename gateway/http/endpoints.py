@@ -18,10 +18,11 @@ _METHODS = ("GET", "HEAD")
 
 
 class Readiness(NamedTuple):
-    """`reasons` say what is waited for, for people."""
+    """`reasons` say what is waited for, `notes` what is amiss all the same, for people."""
 
     ready: bool
     reasons: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Endpoints:
         return Response(HTTPStatus.OK, self.metrics(), self.metrics_content_type)
 
     def _readiness(self) -> Response:
-        ready, reasons = self.readiness()
-        body = json.dumps({"ready": ready, "reasons": list(reasons)}).encode() + b"\n"
+        ready, reasons, notes = self.readiness()
+        said = {"ready": ready, "reasons": list(reasons), "notes": list(notes)}
+        body = json.dumps(said).encode() + b"\n"
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Response(status, (body,), "application/json")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.lifecycle.record import VersionState
-from gateway.routing.table import ModelNotReady, UnknownModel, UnknownVersion
+from gateway.routing.table import ModelAsleep, ModelNotReady, UnknownModel, UnknownVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from gateway.config.document import ModelDocument
     from gateway.lifecycle.reconciler import Reconciler
     from gateway.servable import Servable
+
+AWAKE_LIMIT_S = 60.0  # how long somebody who asks about a model waits for it to be loaded
 
 
 class VersionStatus(NamedTuple):
@@ -95,27 +98,55 @@ class Catalog:
         """Return a ready version; the latest ready one when none is named. Labels are names too.
 
         Raises:
-            UnknownModel, UnknownVersion, ModelNotReady
+            UnknownModel, UnknownVersion, ModelNotReady, ModelAsleep
         """
         served = self._reconciler.served.get(model)
         if served is None:
             raise UnknownModel(model, self.models())
         current = served.current()
         ready = {v: r.servable for v, r in current.items() if r.servable is not None and not r.draining}
+        asleep = {
+            v
+            for v in served.declared() - ready.keys()
+            if v not in current or current[v].state is not VersionState.FAILED
+        }
         if not version:
-            if not ready:
+            latest = max({*ready, *asleep}, key=int, default="")
+            if not latest:
                 raise ModelNotReady(model, "", "; ".join(s.reason for s in self.versions(model)))
-            return ready[max(ready, key=int)]
+            version = latest
         declared = served.desired.document.labels if served.desired is not None else {}
         labels = {**declared, **(served.routing.labels if served.routing is not None else {})}
         version = labels.get(version, version)
         if version in ready:
             return ready[version]
+        if version in asleep:
+            raise ModelAsleep(model, version)
         if version in current:
             raise ModelNotReady(model, version, current[version].why_not_ready)
-        if version in served.declared():
-            raise ModelNotReady(model, version, "it is loaded when a request asks for it")
         raise UnknownVersion(model, version, sorted(current, key=int), sorted(labels))
+
+    async def awake(self, model: str, version: str = "") -> Servable:
+        """As `servable`; a version that is loaded on demand is loaded first, and waited for.
+
+        Raises:
+            UnknownModel, UnknownVersion, ModelNotReady
+        """
+        changed = asyncio.Event()
+        self.watch(changed.set)
+        try:
+            async with asyncio.timeout(AWAKE_LIMIT_S):
+                while True:
+                    changed.clear()
+                    try:
+                        return self.servable(model, version)
+                    except ModelAsleep as asleep:
+                        self._reconciler.demand(asleep.model, asleep.version)
+                    await changed.wait()
+        except TimeoutError:
+            raise ModelNotReady(model, version, f"it was not loaded within {AWAKE_LIMIT_S:.0f} s") from None
+        finally:
+            self.unwatch(changed.set)
 
     def memory_bytes(self, model: str, version: str) -> dict[str, int]:
         """Return {device: bytes that loading this version added to its worker}."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.config.gateway_document import GatewayDocument
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -43,4 +45,5 @@ class Desired:
     problems: Mapping[str, str] = field(default_factory=dict)  # {model: what is wrong with it}
     settling: frozenset[str] = frozenset()  # models with a version that is still being written
     changed: frozenset[str] | None = None
+    gateway: GatewayDocument = field(default_factory=GatewayDocument)
     revision: int = 0

@@ -49,6 +49,16 @@ class DirectorySource:
         self._revision = 0
         self._last = Desired()
         self._settling: set[str] = set()
+        self._unreadable = ""  # why the directory cannot be read
+        self.from_disk = False  # it is the disk
+
+    @property
+    def where(self) -> str:
+        return str(self._root)
+
+    @property
+    def away(self) -> str:
+        return self._unreadable
 
     @property
     def unsettled(self) -> bool:
@@ -99,7 +109,9 @@ class DirectorySource:
             folders = sorted(self._root.iterdir())
         except OSError as error:  # a mount that is away for a moment must not unload every model
             log.error("the models directory cannot be read, what is served stays: %s", error)
+            self._unreadable = str(error)
             return self._last
+        self._unreadable = ""
         for folder in folders:
             if folder.name.startswith(".") or not folder.is_dir():
                 continue

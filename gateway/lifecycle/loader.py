@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gateway.config.document import ModelDocument
     from gateway.lifecycle.loading import LoadedInstance
     from gateway.lifecycle.record import InstanceRecord, VersionRecord
-    from gateway.workerpool.link import WorkerLink
     from gateway.workerpool.pool import Pool
+    from gateway.workerpool.seam import Link
     from registry.fetching import Fetched
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class LinkGone(Exception):
 
 class Loader:
     def __init__(self, clock: Clock, pool: Pool) -> None:
-        self.links: dict[str, WorkerLink] = {}  # {slot name: link}, of workers that are up
+        self.links: dict[str, Link] = {}  # {slot name: link}, of workers that are up
         self._clock = clock
         self._pool = pool
         self._backoffs: dict[tuple[str, str], Backoff] = {}  # {(key, slot): backoff}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.config.document import ModelDocument
     from gateway.lifecycle.desired import DesiredVersion
     from gateway.lifecycle.placement import Placed
-    from gateway.workerpool.link import WorkerLink
+    from gateway.workerpool.seam import Link
 
 LOAD_TIMEOUT_S = 600.0
 _servable_ids = itertools.count(1)
@@ -85,7 +85,7 @@ def servable_spec(
     )
 
 
-async def load_instance(link: WorkerLink, document: ModelDocument, spec: ServableSpec) -> LoadedInstance:
+async def load_instance(link: Link, document: ModelDocument, spec: ServableSpec) -> LoadedInstance:
     """Load, probe and warm up.
 
     Raises:
@@ -112,5 +112,5 @@ async def load_instance(link: WorkerLink, document: ModelDocument, spec: Servabl
     return LoadedInstance(id_, loaded.signature, probed, warmed, loaded.load_ns, loaded.memory_bytes)
 
 
-async def unload_instance(link: WorkerLink, servable_id: int) -> None:
+async def unload_instance(link: Link, servable_id: int) -> None:
     await link.request(Kind.UNLOAD, Unload(servable_id), Report, LOAD_TIMEOUT_S)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from gateway.lifecycle.loading import LoadedInstance
     from gateway.lifecycle.placement import Placed
     from gateway.telemetry.accounts import Accounts
-    from gateway.workerpool.link import WorkerLink
     from gateway.workerpool.pool import Pool
+    from gateway.workerpool.seam import Link
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Reconciler:
         self.served: dict[str, ServedModel] = {}
         self.notable: set[str] = set()  # models with something loaded, under way, wrong or required
         self.applied_revision = 0  # the last at which every model's routing was its document's
+        self.looked_at = 0  # the revision whose changes are all in force, or stand in their models' states
         self._observed_ns: int | None = None
         self._clock = clock
         self._pool = pool
@@ -114,7 +115,7 @@ class Reconciler:
             served.awake.add(version)
             self._touch((model,))
 
-    def worker_up(self, slot: str, link: WorkerLink) -> None:
+    def worker_up(self, slot: str, link: Link) -> None:
         self._loader.links[slot] = link
         self._touch(self._models_on(slot))
 
@@ -200,6 +201,7 @@ class Reconciler:
                 sliced_ns = self._clock.now_ns()
         if complete:
             self.observed.set()
+            self.looked_at = desired.revision
         self._publish(models, desired)
         self._dataplane.wake_parked()
 

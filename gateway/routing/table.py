@@ -42,11 +42,10 @@ class ModelNotReady(NotReady):
 class ModelAsleep(ModelNotReady):
     """The version is loaded on demand: whoever can wait may ask for it."""
 
-    def __init__(self, model: str, version: str, revision: int, max_waiting: int) -> None:
+    def __init__(self, model: str, version: str, max_waiting: int = 0) -> None:
         super().__init__(model, version, "it is loaded on demand")
         self.model = model
         self.version = version
-        self.revision = revision
         self.max_waiting = max_waiting
 
 
@@ -115,13 +114,16 @@ class ModelRoute:
         if servable is not None:
             return servable
         if version in self.asleep:
-            raise ModelAsleep(self.model, version, self.revision, self.max_waiting)
+            raise ModelAsleep(self.model, version, self.max_waiting)
         if version in self.waiting:
             raise ModelNotReady(self.model, version, self.waiting[version])
         if self.problem:
             raise ModelNotReady(self.model, asked, self.problem)
         raise UnknownVersion(
-            self.model, asked, sorted({*self.ready, *self.asleep, *self.waiting}, key=int), sorted(self.labels)
+            self.model,
+            asked,
+            sorted({*self.ready, *self.asleep, *self.waiting}, key=int),
+            sorted(self.labels),
         )
 
 

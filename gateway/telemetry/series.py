@@ -65,6 +65,16 @@ HELD_BYTES: Final = Series(
 CONFIG_REVISION: Final = Series(
     "crossgate_config_revision", "Store revision by state, such as seen or applied.", "gauge", ("state",)
 )
+CONFIG_AWAY: Final = Series(
+    "crossgate_config_away_seconds",
+    "How long the source of the configuration could not be followed; 0 while it can.",
+    "gauge",
+    (),
+)
+CONFIG_PROBLEMS: Final = Series(
+    "crossgate_config_problems", "Models whose document is not valid; the last good one serves.", "gauge", ()
+)
+MODELS_DECLARED: Final = Series("crossgate_models", "Models that are declared, loaded or not.", "gauge", ())
 MODEL_LOAD_SECONDS: Final = Series(
     "crossgate_model_load_seconds", "How long the last load of a version took.", "gauge", ("model", "version")
 )

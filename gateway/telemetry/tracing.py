@@ -87,6 +87,9 @@ class Tracing:
     def set_sampling(self, by_model: Mapping[str, Sampling]) -> None:
         """Replace what applies to single models; others keep the default."""
 
+    def set_default(self, sampling: Sampling | None) -> None:
+        """Replace what applies to all other models; None is what the process was started with."""
+
     def record_batch(self, batch: BatchTrace) -> None:
         """Make the spans of a finished batch and of its sampled members, which it must have
         settled: a member that runs again belongs only to the batch that settles it."""
@@ -106,7 +109,7 @@ class ActiveTracing(Tracing):
 
     def __init__(self, pipeline: SpanPipeline, default: Sampling) -> None:
         self._pipeline = pipeline
-        self._default = default
+        self._started_with = self._default = default
         self._by_model: Mapping[str, Sampling] = {}  # {model: sampling}
         self._random = random.Random()
 
@@ -135,6 +138,9 @@ class ActiveTracing(Tracing):
 
     def set_sampling(self, by_model: Mapping[str, Sampling]) -> None:
         self._by_model = dict(by_model)
+
+    def set_default(self, sampling: Sampling | None) -> None:
+        self._default = sampling or self._started_with
 
     def record_batch(self, batch: BatchTrace) -> None:
         self._pipeline.record_batch(batch)

@@ -8,14 +8,13 @@ system call.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import socket
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from gateway.workerpool.copying import Copy, Copying
+from gateway.workerpool.questions import Questions, RequestRefused, WorkerLost
 from wire.arena import ArenaFull, ArenaInvalid, ArenaReader, ArenaWriter
 from wire.frames import (
     PROTOCOL_MAX,
@@ -25,7 +24,6 @@ from wire.frames import (
     Cancel,
     Credits,
     Done,
-    Failure,
     Frame,
     FrameReader,
     Freed,
@@ -56,22 +54,6 @@ _MAX_FREED = 64
 T = TypeVar("T", bound=Body)
 
 
-class WorkerLost(Exception):
-    """The worker went away before it answered; `begun`: it was working on this request."""
-
-    def __init__(self, reason: str, *, begun: bool = False) -> None:
-        super().__init__(reason)
-        self.begun = begun
-
-
-class RequestRefused(Exception):
-    """The worker answered a control request with a failure."""
-
-    def __init__(self, message: str, *, retryable: bool) -> None:
-        super().__init__(message)
-        self.retryable = retryable
-
-
 class LinkEvents(NamedTuple):
     """What a link tells its owner; called on the loop. Only batches that run alone are said to have begun."""
 
@@ -79,15 +61,6 @@ class LinkEvents(NamedTuple):
     on_done: Callable[[int, Done], None]
     on_credits: Callable[[int], None]
     on_lost: Callable[[str], None]
-
-
-@dataclass(eq=False)
-class _Question:
-    """A control request that is not answered yet."""
-
-    answer: type[Body]
-    future: asyncio.Future[Body]
-    begun: bool = False
 
 
 class WorkerLink:
@@ -111,8 +84,7 @@ class WorkerLink:
         self._arena = ArenaWriter(segment_bytes, budget_bytes)
         self._reader = ArenaReader(segment_bytes + 2 * budget_bytes)
         self._frames = FrameReader()
-        self._ids = itertools.count(1)
-        self._questions: dict[int, _Question] = {}  # {request id: question}
+        self._questions = Questions(loop)
         self._inputs: dict[int, tuple[int, int]] = {}  # {batch id: (segment, offset) of its inputs}
         self._out: deque[tuple[bytes, list[int]]] = deque()  # (data, descriptors)
         self._freed: list[tuple[int, int]] = []  # (segment, offset) of outputs that were read
@@ -123,6 +95,7 @@ class WorkerLink:
         self._hello: asyncio.Future[Hello] = loop.create_future()
         self._stays: asyncio.Future[bool] = loop.create_future()  # whether the worker outlives our goodbye
         self._lost: str | None = None
+        self._takes_no_runs = False  # it is lost, or to be left
         loop.add_reader(sock.fileno(), self._on_readable)
 
     async def greet(self, timeout_s: float) -> Hello:
@@ -133,30 +106,45 @@ class WorkerLink:
         Raises:
             WorkerLost, ProtocolError, TimeoutError: this is no worker to talk to.
         """
-        async with asyncio.timeout(timeout_s):
-            hello = await self._hello
+        hello = await self.hear(timeout_s)
         common_version((PROTOCOL_MIN, PROTOCOL_MAX), (hello.protocol_min, hello.protocol_max))
-        self._write(encode(Kind.HELLO, 0, Hello(PROTOCOL_MIN, PROTOCOL_MAX, self._name, os.getpid())))
+        self.take_part()
         return hello
 
-    async def request(self, kind: Kind, body: Body, answer: type[T], timeout_s: float) -> T:
-        """Ask the worker for something that takes long and return its answer.
+    async def hear(self, timeout_s: float) -> Hello:
+        """Return the worker's hello without an answer: it grants no credits, and stays as long as the link
+        does.
+
+        Raises:
+            WorkerLost, TimeoutError: this is no worker to talk to.
+        """
+        async with asyncio.timeout(timeout_s):
+            return await self._hello
+
+    def take_part(self) -> None:
+        """Answer the worker's hello: it grants credits from now on."""
+        if self._lost is None:
+            self._write(encode(Kind.HELLO, 0, Hello(PROTOCOL_MIN, PROTOCOL_MAX, self._name, os.getpid())))
+
+    async def request(
+        self,
+        kind: Kind,
+        body: Body,
+        answer: type[T],
+        timeout_s: float,
+        on_begun: Callable[[], None] | None = None,
+    ) -> T:
+        """Ask the worker for something that takes long and return its answer. `on_begun` is called when the
+        worker begins with it.
 
         Raises:
             RequestRefused: it failed, with the worker's words.
             WorkerLost: the worker went away meanwhile.
             TimeoutError: no answer in time.
         """
-        if self._lost is not None:
-            raise WorkerLost(self._lost)
-        id_ = next(self._ids)
-        question = self._questions[id_] = _Question(answer, self._loop.create_future())
-        self._write(encode(kind, id_, body))
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await question.future  # type: ignore[return-value]  # decoded as the question says
-        finally:
-            self._questions.pop(id_, None)
+        return await self._questions.ask(
+            lambda id_: self._write(encode(kind, id_, body)), answer, timeout_s, on_begun
+        )
 
     async def leave(self, timeout_s: float) -> bool:
         """Say goodbye and close the link. Returns whether the worker goes on, for other gateways; false too
@@ -187,7 +175,7 @@ class WorkerLink:
             ArenaFull: there is no room now, or the link is lost; nothing was sent.
             RegionTooLarge: there never will be.
         """
-        if self._lost is not None:
+        if self._takes_no_runs:
             raise ArenaFull
         total = sum((tensor.size_bytes + 63) & ~63 for tensor in inputs)
         region = self._arena.allocate(total)
@@ -213,6 +201,15 @@ class WorkerLink:
                 self._hurry()
 
         self._copying.copy(copies, total, send)
+
+    def drain(self) -> None:
+        """Take no more batches; those that were sent are answered."""
+        self._takes_no_runs = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is not answered yet."""
+        return self._arena.used_bytes > 0
 
     def cancel(self, batch: int) -> None:
         """Ask that a batch is not started; it is answered all the same."""
@@ -359,7 +356,7 @@ class WorkerLink:
         elif kind == Kind.CREDITS:
             self._events.on_credits(decode(body, Credits).credits)
         elif kind in (Kind.ANSWER, Kind.FAILED):
-            self._on_answer(kind, id_, body)
+            self._questions.settle(kind, id_, body)
         elif kind == Kind.BEGUN:
             self._on_begun(id_, decode(body, Begun))
         elif kind == Kind.HELLO:
@@ -381,24 +378,15 @@ class WorkerLink:
     def _on_begun(self, id_: int, begun: Begun) -> None:
         if begun.batch:
             self._events.on_begun(id_)
-        elif (question := self._questions.get(id_)) is not None:
-            question.begun = True
-
-    def _on_answer(self, kind: int, id_: int, body: bytes) -> None:
-        question = self._questions.get(id_)
-        if question is None or question.future.done():
-            return  # asked by somebody who has given up
-        if kind == Kind.ANSWER:
-            question.future.set_result(decode(body, question.answer))
         else:
-            failure = decode(body, Failure)
-            question.future.set_exception(RequestRefused(failure.message, retryable=failure.retryable))
+            self._questions.begin(id_)
 
     def close(self, reason: str) -> None:
         """Close the link and report it lost, once."""
         if self._lost is not None:
             return
         self._lost = reason
+        self._takes_no_runs = True
         self._loop.remove_reader(self._socket.fileno())
         if self._writing:
             self._loop.remove_writer(self._socket.fileno())
@@ -409,9 +397,7 @@ class WorkerLink:
         self._out.clear()
         for fd in self._frames.take_descriptors():
             os.close(fd)
-        for question in self._questions.values():
-            if not question.future.done():
-                question.future.set_exception(WorkerLost(reason, begun=question.begun))
+        self._questions.lose(reason)
         if not self._hello.done():
             self._hello.set_exception(WorkerLost(reason))
             self._hello.exception()  # nobody may be waiting
@@ -420,3 +406,6 @@ class WorkerLink:
         self._events.on_lost(reason)
         self._arena.close()
         self._reader.close()
+
+
+__all__ = ["LinkEvents", "RequestRefused", "WorkerLink", "WorkerLost"]

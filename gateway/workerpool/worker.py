@@ -21,13 +21,14 @@ from gateway.process import Process
 from gateway.workerpool.backoff import Backoff
 from gateway.workerpool.link import LinkEvents, WorkerLink, WorkerLost
 from gateway.workerpool.rendezvous import Rendezvous
-from wire.frames import PROTOCOL_MAX, PROTOCOL_MIN, ProtocolError
+from wire.frames import PROTOCOL_MAX, PROTOCOL_MIN, ProtocolError, common_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.clock import Clock
     from gateway.workerpool.copying import Copying
+    from gateway.workerpool.seam import Link, SlotWorker
     from gateway.workerpool.slot import Slot
     from wire.frames import Done, Hello
 
@@ -42,14 +43,18 @@ class WorkerEvents(NamedTuple):
     """What a worker tells its owner; called on the loop. `on_down` follows every `on_up` but the
     last one when the pool ends, with the reason."""
 
-    on_up: Callable[[Worker, WorkerLink, Hello], None]
-    on_down: Callable[[Worker, str], None]
-    on_begun: Callable[[Worker, int], None]
-    on_done: Callable[[Worker, int, Done], None]
-    on_credits: Callable[[Worker, int], None]
+    on_up: Callable[[SlotWorker, Link, Hello], None]
+    on_down: Callable[[SlotWorker, str], None]
+    on_begun: Callable[[SlotWorker, int], None]
+    on_done: Callable[[SlotWorker, int, Done], None]
+    on_credits: Callable[[SlotWorker, int], None]
 
 
 class Worker:
+    """With `for_others` this process runs no batches there: it takes no credits, the worker's models do not
+    depend on it, and the worker ends with it.
+    """
+
     def __init__(
         self,
         slot: Slot,
@@ -62,6 +67,7 @@ class Worker:
         budget_bytes: int,
         grace_s: float,
         copying: Copying | None = None,
+        for_others: bool = False,
     ) -> None:
         self.slot = slot
         self.restarts = 0  # how often this gateway started it again
@@ -71,6 +77,7 @@ class Worker:
         self._clock = clock
         self._gateway = gateway
         self._copying = copying
+        self._for_others = for_others
         self._segment_bytes = segment_bytes
         self._budget_bytes = budget_bytes
         self._settings = {
@@ -126,7 +133,11 @@ class Worker:
             link = self._link = self._open(self._reach(), lost)
         assert self._process is not None, "it was reached"
         try:
-            hello = await link.greet(_GREETING_TIMEOUT_S)
+            if self._for_others:
+                hello = await link.hear(_GREETING_TIMEOUT_S)
+                common_version((PROTOCOL_MIN, PROTOCOL_MAX), (hello.protocol_min, hello.protocol_max))
+            else:
+                hello = await link.greet(_GREETING_TIMEOUT_S)
             self._check(hello)
             self._events.on_up(self, link, hello)
             self._was_up = True
@@ -177,6 +188,10 @@ class Worker:
             self.restarts += 1
         self._become(process, found=False)
         return sock
+
+    def connect(self) -> socket.socket:
+        """Return another connection to the worker, for a gateway. Raises OSError: it is not there."""
+        return _connected(self._rendezvous.path)
 
     def _become(self, process: Process, *, found: bool) -> None:
         self._process, self._found, self.pid = process, found, process.pid
@@ -229,13 +244,16 @@ class Worker:
             self._process.send(signal.SIGKILL)
 
     async def _leave(self) -> None:
-        """Say goodbye. The worker ends unless other gateways need it; one that does not answer is killed: it
-        hangs for all of them.
+        """Say goodbye. The worker ends unless other gateways need it that may keep it; one that does not
+        answer is killed: it hangs for all of them.
         """
         process, link = self._process, self._link
         if process is None:
             return
         stays = link is not None and await link.leave(_GOODBYE_TIMEOUT_S)
+        if self._for_others:
+            process.send(signal.SIGTERM)
+            stays = False
         if not stays and not await process.wait(_TERMINATION_S):
             process.send(signal.SIGKILL)
             await process.wait(_TERMINATION_S)

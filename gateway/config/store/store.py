@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
 # etcd's limits by default. The local store has them too, so that what was tried there works with etcd.
 MAX_WRITES: Final = 128
@@ -170,7 +170,7 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, span: Span, *, after: int | None = None) -> AsyncIterator[Change]:
+    def watch(self, span: Span, *, after: int | None = None) -> AsyncGenerator[Change, None]:
         """Yield changes for ever. Without `after` the first is a `resync` with what the span holds; with it,
         what has changed since that revision, or a `resync` where that cannot be told.
 
