@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = ("model_config.proto", "inference.proto")
+SOURCES = ("model_config.proto", "inference.proto", "admin.proto", "pool_link.proto")
 
 
 def generate(target: Path) -> dict[str, str]:
