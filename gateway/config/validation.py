@@ -6,11 +6,13 @@ A check runs on each part that is sound by itself, so one wrong field hides no p
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from msgspec import Struct, inspect
+import msgspec
+from msgspec import NODEFAULT, Struct, inspect
 
 from gateway.config.device import Device, parse_device
 from gateway.config.document import (
@@ -20,8 +22,10 @@ from gateway.config.document import (
     Load,
     ModelDocument,
     Pad,
+    Part,
     Priorities,
     TensorSpec,
+    Trace,
     Traffic,
     VersionPolicy,
     VersionSource,
@@ -31,7 +35,7 @@ from gateway.config.structure import Reading, Reference
 from gateway.config.wording import did_you_mean, join, listed, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 _MODEL_DOCUMENT: Final = inspect.type_info(ModelDocument)
 _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -59,6 +63,14 @@ def validate(
         refuse_other_schema(data.get("schema"))
         if model is not None:
             data = {"model": model, **data}
+        sound = _sound(data, versions)
+        if sound is not None and model in (None, sound.model):
+            return sound
+    return read_with_care(data, model, versions)
+
+
+def read_with_care(data: object, model: str | None, versions: Collection[str] | None) -> ModelDocument:
+    """The document, or DocumentInvalid with every problem; `validate` without its short way."""
     reading = Reading()
     document = reading.read(data, _MODEL_DOCUMENT, "")
     problems = reading.problems
@@ -73,6 +85,74 @@ def validate(
         raise DocumentInvalid(problems)
     assert isinstance(document, ModelDocument)
     return document
+
+
+def _sound(data: dict[object, object], outside: Collection[str] | None) -> ModelDocument | None:
+    """Return the document of data that is plainly right, None where it has to be read with care: a tenth of
+    the time for the thousands of documents that a store may hold.
+    """
+    try:
+        document = msgspec.convert(data, ModelDocument)
+        msgspec.json.encode(document)  # fails for what no store can carry
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
+        return None
+    known = {*document.versions, *(outside or ())}
+    named = document.named_versions().union(document.version_policy.specific)
+    open_ended = outside is None and not known
+    dangling = not all(map(_VERSION.fullmatch, named)) if open_ended else not named <= known
+    if dangling:
+        return None
+    structs = dict(_parts(document, ""))
+    structs.setdefault("batching", document.batching)
+    problems = itertools.chain(
+        *(_wrong_part(path, part) for path, part in structs.items()),
+        _repeated_instances(structs),
+        _wrong_signature(structs),
+        *(_odd_numbers(path, part) for path, part in structs.items()),
+    )
+    return document if next(problems, None) is None else None
+
+
+def _parts(part: Struct, path: str) -> Iterator[tuple[str, Struct]]:
+    """Yield a struct and those in it that are not their fields' defaults, with their paths."""
+    yield path, part
+    for name, default in zip(part.__struct_fields__, _DEFAULTS[type(part)], strict=True):
+        value = getattr(part, name)
+        if value is default:
+            continue
+        at = f"{path}.{name}" if path else name
+        if isinstance(value, Struct):
+            yield from _parts(value, at)
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                if isinstance(item, Struct):
+                    yield from _parts(item, f"{at}[{i}]")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(item, Struct):
+                    yield from _parts(item, join(at, key))
+
+
+def _odd_numbers(path: str, part: Struct) -> Iterator[Problem]:
+    """Numbers that a type takes and a store does not carry."""
+    values: Iterable[object] = ()
+    if isinstance(part, Instance):
+        values = part.options.values()
+    elif isinstance(part, Pad):
+        values = (part.value,)
+    elif isinstance(part, Trace):
+        values = (part.ratio,)
+    for value in values:
+        if isinstance(value, (int, float)) and not -(2**63) <= value < 2**63:  # nor is it NaN
+            yield Problem(path, "is no number for a document")
+
+
+# {struct type: its fields' defaults, in their order}
+_DEFAULTS: Final[dict[type[Struct], tuple[Any, ...]]] = {
+    kind: (NODEFAULT,) * (len(kind.__struct_fields__) - len(kind.__struct_defaults__))
+    + kind.__struct_defaults__
+    for kind in Part.__subclasses__()
+}
 
 
 def refused_changes(before: ModelDocument, after: ModelDocument) -> tuple[Problem, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.config.gateway_document import GatewayDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
-    from gateway.config.document import ModelDocument
+    from gateway.config.document import ModelDocument, VersionSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,27 @@ class DesiredVersion:
     fingerprint: str
     source: str = ""
     digest: str | None = None
+
+
+class Sources(Mapping[str, DesiredVersion]):
+    """The versions that a document names, {version: where it is fetched from}: made when they are asked for,
+    since of thousands of declared models few ever are.
+    """
+
+    __slots__ = ("_sources",)
+
+    def __init__(self, sources: Mapping[str, VersionSource]) -> None:
+        self._sources = sources
+
+    def __getitem__(self, version: str) -> DesiredVersion:
+        source = self._sources[version]
+        return DesiredVersion(version, "", source.digest or "", source.source, source.digest)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
 
 @dataclass(frozen=True, slots=True)

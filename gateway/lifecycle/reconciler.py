@@ -112,7 +112,7 @@ class Reconciler:
         """Somebody waits for a version that is loaded on demand."""
         served = self.served.get(model)
         if served is not None and version not in served.awake:
-            served.awake.add(version)
+            served.awake |= {version}
             self._touch((model,))
 
     def worker_up(self, slot: str, link: Link) -> None:
@@ -231,7 +231,7 @@ class Reconciler:
                 if record.servable is not None:
                     record.servable.apply(document, model.revision)
         if not served.on_demand:
-            served.awake.clear()
+            served.awake = frozenset()
         served.wanted = {}
         for version in _wanted(served, model):
             source = model.versions[version]
@@ -280,7 +280,7 @@ class Reconciler:
 
     def _dismiss(self, served: ServedModel, record: VersionRecord) -> None:
         record.leaving = True
-        served.awake.discard(record.version)
+        served.awake -= {record.version}
         served.wanted.pop(record.version, None)
 
     def _wake(self, model: str, at_ns: int) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from gateway.lifecycle.record import VersionState
 from gateway.routing.table import ModelRoute, resolve_split
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.config.document import ModelDocument
     from gateway.lifecycle.desired import DesiredModel
     from gateway.lifecycle.record import VersionRecord
     from gateway.servable import Servable
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -29,7 +35,7 @@ class ServedModel:
     routing: ModelDocument | None = None
     routing_revision: int = 0
     problem: str = ""
-    awake: set[str] = field(default_factory=set)
+    awake: frozenset[str] = frozenset()
 
     @property
     def on_demand(self) -> bool:
@@ -40,7 +46,8 @@ class ServedModel:
         if self.desired is None or not self.on_demand:
             return frozenset()
         model = self.desired
-        return frozenset(model.document.wanted_versions(model.versions)) & model.versions.keys()
+        wanted = model.document.wanted_versions(model.versions)
+        return _shared(frozenset(version for version in wanted if version in model.versions))
 
     def current(self) -> dict[str, VersionRecord]:
         """Return {version: record}, the wanted or else the newest ready one where a version is loaded
@@ -71,7 +78,9 @@ def build_route(served: ServedModel) -> ModelRoute:
         if record.servable is not None and not record.draining
     }
     waiting = {version: record.why_not_ready for version, record in current.items() if version not in ready}
-    asleep = frozenset(v for v in served.declared() if v not in ready and not _is_failed(current.get(v)))
+    asleep = _shared(
+        frozenset(v for v in served.declared() if v not in ready and not _is_failed(current.get(v)))
+    )
     if served.desired is not None:
         document = served.desired.document
         if served.routing is not document and document.named_versions() <= {*ready, *asleep}:
@@ -101,12 +110,12 @@ def build_route(served: ServedModel) -> ModelRoute:
             asleep=asleep,
             max_waiting=max_waiting,
         )
-    labels = {**pending, **routing.labels}
+    labels = {**pending, **routing.labels} if pending.keys() - routing.labels.keys() else routing.labels
     return ModelRoute(
         served.model,
         revision,
-        ready,
-        waiting,
+        ready or NOTHING,
+        waiting or NOTHING,
         labels,
         tuple((rule.when.metadata, labels.get(rule.to, rule.to)) for rule in routing.traffic.rules),
         resolve_split(routing.traffic, labels, [*ready, *asleep]),
@@ -115,6 +124,12 @@ def build_route(served: ServedModel) -> ModelRoute:
         asleep,
         max_waiting,
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared(versions: frozenset[str]) -> frozenset[str]:
+    """Return one object for equal sets: thousands of declared models have the same few versions."""
+    return versions
 
 
 def _is_failed(record: VersionRecord | None) -> bool:

@@ -8,6 +8,7 @@ stays in force; a gateway that starts then begins with what is on its disk and c
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ from gateway.config.override import read_override
 from gateway.config.patch import fold
 from gateway.config.store.store import StoreRefused
 from gateway.config.validation import refused_changes, validate
-from gateway.lifecycle.desired import Desired, DesiredModel, DesiredVersion
+from gateway.lifecycle.desired import Desired, DesiredModel, Sources
 from gateway.lifecycle.last_good import LastGood, LastGoodUnusable, Saved
 from gateway.workerpool.backoff import Backoff
 
@@ -239,6 +240,10 @@ class StoreSource:
         before = self._models.get(model) or self._saved_model(model)
         overrides = sorted(self._overrides.get(model, {}).items(), key=lambda item: item[1].revision)
         revision = max([entry.revision, self._reverted.get(model, 0), *(e.revision for _, e in overrides)])
+        if not entry.value and before is not None:
+            entry = self._entries[model] = dataclasses.replace(
+                entry, value=msgspec.json.encode(before.document)
+            )
         try:
             document = validate(_effective(entry, overrides), model=model)
             _check(document, before)
@@ -253,6 +258,8 @@ class StoreSource:
             return
         self._models[model] = _desired(document, revision)
         self._unsaved.add(key)
+        if not overrides:
+            self._entries[model] = dataclasses.replace(entry, value=b"")  # the document says it all
 
     def _snapshot(self, changed: Iterable[str]) -> Desired:
         return Desired(
@@ -364,8 +371,4 @@ def _check(document: ModelDocument, before: DesiredModel | None) -> None:
 
 
 def _desired(document: ModelDocument, revision: int) -> DesiredModel:
-    versions = {
-        version: DesiredVersion(version, "", source.digest or "", source.source, source.digest)
-        for version, source in document.versions.items()
-    }
-    return DesiredModel(document, versions, revision)
+    return DesiredModel(document, Sources(document.versions), revision)

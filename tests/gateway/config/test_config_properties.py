@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.config.document import ModelDocument
 from gateway.config.errors import DocumentInvalid
-from gateway.config.validation import validate
+from gateway.config.validation import read_with_care, validate
 
 FULL = {
     "version_policy": {"specific": ["1", "3"]},
@@ -118,3 +118,13 @@ def test_what_validation_accepts_is_what_msgspec_accepts(data):
         assert outcome.problems
     else:
         assert msgspec.convert(data, ModelDocument) == outcome
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=one_change() | NESTED, versions=st.none() | st.lists(st.sampled_from(["1", "3"])))
+@pytest.mark.slow
+def test_the_short_way_accepts_nothing_that_is_refused_with_care(data, versions):
+    outcome = document_or_error(data, versions=versions)
+
+    if not isinstance(outcome, DocumentInvalid):
+        assert read_with_care(data, None, versions) == outcome
