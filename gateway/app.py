@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from gateway.admission.admission import Admission, Draining
 from gateway.clock import MonotonicClock
 from gateway.config.status import Presence
+from gateway.config.store.election import Election
 from gateway.config.store.opening import describe, open_store
 from gateway.config.store.store import StoreError
 from gateway.control import HandOver, Ready
@@ -40,6 +41,7 @@ from gateway.http.endpoints import Endpoints, Readiness
 from gateway.http.server import HttpServer
 from gateway.lifecycle.catalog import Catalog
 from gateway.lifecycle.directory import DirectorySource, DirectoryUnreadable
+from gateway.lifecycle.expiries import Expiries
 from gateway.lifecycle.following import Following, SourceState
 from gateway.lifecycle.last_good import LastGood
 from gateway.lifecycle.reconciler import Reconciler
@@ -60,6 +62,7 @@ from gateway.workerpool.worker import WorkerEvents
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from gateway.config.store.store import Store
     from gateway.control import Control, Message
     from gateway.estate import Estate
     from gateway.lifecycle.following import Source
@@ -111,6 +114,7 @@ class Gateway:
         self._directory = None if settings.models is None else DirectorySource(settings.models)
         self._following: Following | None = None
         self._reporter: Reporter | None = None
+        self._store: Store | None = None
         self._accounts = Accounts()
         self._tracing = Tracing.from_environment(
             clock, default_ratio=settings.trace_ratio, service_version=package_version("crossgate")
@@ -255,6 +259,7 @@ class Gateway:
             store = await held.enter_async_context(self._opening)
             source = StoreSource(store, LastGood(_state_path(settings), store.where))
             self._reporter = Reporter(store, self._clock, self._reconciler, self.catalog)
+            self._store = store
         self._following = Following(
             source, self._reconciler, self._tracing, self._clock, log_level=settings.log_level
         )
@@ -270,6 +275,8 @@ class Gateway:
             ]
             if self._reporter is not None:
                 owned.append(tasks.create_task(self._report(self._reporter), name="reporter"))
+            if self._store is not None:
+                owned.append(tasks.create_task(self._campaign(self._store), name="election"))
             succession = None
             if self._succession is not None:
                 succession = tasks.create_task(self._succession.run(), name="succession")
@@ -285,19 +292,27 @@ class Gateway:
         await self._listening.wait()
         if self._waits:
             await asyncio.sleep(TTL_S / 3)  # the one before goes under the same name, and takes it back
-        grpc, http = self._listens_at
-        settings = self._settings
         await reporter.run(
             Presence(
-                settings.name or f"{self._node}-{http.rpartition(':')[2]}",
+                self._name,
                 self._node,
                 package_version("crossgate"),
-                grpc,
+                self._listens_at[0],
                 "",
                 os.getpid(),
                 datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
+
+    async def _campaign(self, store: Store) -> None:
+        """Lead what one gateway does for all, if it is this one."""
+        await self._listening.wait()
+        await Election(store, "expiries", self._name, Expiries(self._name).run).run()
+
+    @property
+    def _name(self) -> str:
+        """This gateway's name, once it listens."""
+        return self._settings.name or f"{self._node}-{self._listens_at[1].rpartition(':')[2]}"
 
     async def _listen(self) -> None:
         settings = self._settings

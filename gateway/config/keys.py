@@ -97,6 +97,10 @@ def status_of(gateway: str) -> Span:
     return Span.folder(f"status/{gateway}")
 
 
+def election_key(name: str) -> str:
+    return f"elections/{name}"
+
+
 def is_name(text: str) -> bool:
     """Whether this may name a model, a gateway, a node or an access document."""
     return _NAME.fullmatch(text) is not None

@@ -68,4 +68,5 @@ class Desired:
     settling: frozenset[str] = frozenset()  # models with a version that is still being written
     changed: frozenset[str] | None = None
     gateway: GatewayDocument = field(default_factory=GatewayDocument)
+    gateway_problem: str = ""  # what is wrong with the gateway's document
     revision: int = 0

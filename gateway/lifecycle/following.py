@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.config.keys import GATEWAY_POLICY
 from gateway.telemetry import logs
 from gateway.telemetry.sampling import Sampling
 
@@ -53,7 +54,9 @@ class SourceState:
     away_s: float = 0.0
     heard_s: float = 0.0
     from_disk: bool = False
-    problems: Mapping[str, str] = field(default_factory=dict)  # {model: what is wrong with its document}
+    problems: Mapping[str, str] = field(
+        default_factory=dict
+    )  # {model or key: what is wrong with it}
 
 
 class Following:
@@ -120,5 +123,11 @@ class Following:
             (now_ns - since_ns) / 1e9,
             (now_ns - self._heard_ns) / 1e9,
             self._source.from_disk,
-            self._reconciler.desired.problems,
+            _problems(self._reconciler.desired),
         )
+
+
+def _problems(desired: Desired) -> Mapping[str, str]:
+    if not desired.gateway_problem:
+        return desired.problems
+    return {GATEWAY_POLICY: desired.gateway_problem, **desired.problems}

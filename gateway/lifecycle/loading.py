@@ -49,6 +49,7 @@ def spec_key(document: ModelDocument, source: DesiredVersion) -> str:
     """
     batching = document.batching
     parts = (
+        document.model,
         source.version,
         source.source or source.path,
         source.digest if source.source else source.fingerprint,

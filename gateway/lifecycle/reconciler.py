@@ -243,6 +243,7 @@ class Reconciler:
                 known.draining = known.draining and known.leaving
                 continue
             record = served.records[key] = VersionRecord(served.model, version, key, source)
+            self.notable.add(served.model)  # at once: what is loaded in this pass takes room in it
             if source.source:
                 record.fetch = InstanceState.ABSENT
                 self._skip_fetch(document, record)
@@ -360,9 +361,11 @@ class Reconciler:
                 if instance is None or instance.state not in (InstanceState.LOADING, InstanceState.READY):
                     continue
                 servable = record.servable
-                if not served.on_demand:
+                if record.leaving or record.draining or served.desired is None:
+                    stay = Stay.BUSY
+                elif not served.on_demand:
                     stay = Stay.FIXED
-                elif servable is None or servable.busy or record.leaving or record.draining:
+                elif servable is None or servable.busy:
                     stay = Stay.BUSY
                 else:
                     stay = Stay.IDLE

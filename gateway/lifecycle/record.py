@@ -102,4 +102,7 @@ class VersionRecord:
             return "; ".join(failed)
         if self.servable is not None:
             return ""
-        return "it is loading" if self.fetch is InstanceState.READY else "it is being fetched"
+        if self.fetch is not InstanceState.READY:
+            return "it is being fetched"
+        absent = [i for i in self.instances.values() if i.state is InstanceState.ABSENT and i.reason]
+        return "; ".join(f"{i.placed.slot}: {i.reason}" for i in absent) or "it is loading"

@@ -30,7 +30,7 @@ from gateway.lifecycle.last_good import LastGood, LastGoodUnusable, Saved
 from gateway.workerpool.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Collection, Iterable
 
     from gateway.config.document import ModelDocument
     from gateway.config.store.store import Change, Entry, Store
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 # How long a start waits for the store before it goes on with what is on disk.
 PATIENCE_S = 3.0
 _SLICE_S = 0.002
+_MAX_TOLD = 4000  # characters
 
 
 class StoreSource:
@@ -70,7 +71,7 @@ class StoreSource:
     @property
     def away(self) -> str:
         """Why the store is not followed, or the last good state not kept; '' while all is well."""
-        return self._store.away or self.problem
+        return self._store.away or self.problem or ("it has not answered yet" if self.from_disk else "")
 
     async def changes(self) -> AsyncGenerator[Desired, None]:
         """Yield a snapshot at the start, and one for each revision that changes something.
@@ -122,7 +123,10 @@ class StoreSource:
     async def _take(self, change: Change) -> Desired:
         """Return the snapshot after a change."""
         began_s = time.monotonic()
-        touched = self._put_in(change)
+        if restored := change.resync and change.revision < self._revision:
+            self._reverted.clear()  # its revisions mean nothing any more
+        gone = self._gone(change)
+        touched = self._put_in(change, gone)
         changed: set[str] = set()
         for model in touched:
             before, problem = self._models.get(model), self._problems.get(model)
@@ -132,28 +136,27 @@ class StoreSource:
             if time.monotonic() - began_s > _SLICE_S:
                 await asyncio.sleep(0)  # requests go first
                 began_s = time.monotonic()
-        if came_back := self.from_disk:
-            changed |= touched
-        self.from_disk = False
+        came_back, self.from_disk = self.from_disk, False
         self._saved.clear()
         # that of our own entries: a store's own revision also counts what others write there
         revisions = [entry.revision for entry in change.puts if entry.key in keys.CONFIGURATION]
-        if change.resync:
-            self._revision = max(revisions, default=0)
-        else:
-            self._revision = max([self._revision, *revisions, *([change.revision] if change.deletes else [])])
+        if gone:
+            revisions.append(change.revision)
+        self._revision = max([0 if restored else self._revision, *revisions])
         if came_back:
             log.info("the store %s answers again, at revision %d", self._store.where, self._revision)
         return self._snapshot(changed)
 
-    def _put_in(self, change: Change) -> set[str]:
+    def _gone(self, change: Change) -> Collection[str]:
+        """Return the keys that are there no longer."""
+        if not change.resync:
+            return change.deletes
+        return self._keys() - {entry.key for entry in change.puts}
+
+    def _put_in(self, change: Change, gone: Iterable[str]) -> set[str]:
         """Take over a change's entries; return the models that it is about."""
         touched: set[str] = set()
-        deletes: Iterable[str] = change.deletes
-        if change.resync:
-            deletes = self._keys() - {entry.key for entry in change.puts}
-            touched |= self._models.keys() - self._entries.keys()  # those from disk
-        for key in deletes:
+        for key in gone:
             touched |= self._put_entry(key, None, change.revision)
         for entry in change.puts:
             touched |= self._put_entry(entry.key, entry, change.revision)
@@ -161,8 +164,11 @@ class StoreSource:
 
     def _keys(self) -> set[str]:
         overrides = {keys.override_key(model, id_) for model, of in self._overrides.items() for id_ in of}
-        policy = {keys.GATEWAY_POLICY} if self._gateway_entry is not None else set()
-        return {keys.model_key(model) for model in self._entries} | overrides | policy
+        models = self._entries.keys() | self._models.keys()  # those from disk have no entries
+        policy = set()
+        if self._gateway_entry is not None or self._gateway != GatewayDocument():
+            policy = {keys.GATEWAY_POLICY}
+        return {keys.model_key(model) for model in models} | overrides | policy
 
     def _put_entry(self, key: str, entry: Entry | None, revision: int) -> set[str]:
         """Take over one entry, or its deletion; return the model that it is about."""
@@ -187,7 +193,7 @@ class StoreSource:
         if entry is None:
             self._entries.pop(model, None)
             self._reverted.pop(model, None)
-        elif known is not None and known.revision == entry.revision:
+        elif known == entry:  # not by its revision alone: a store that was restored counts anew
             return set()
         else:
             self._entries[model] = entry
@@ -196,7 +202,7 @@ class StoreSource:
     def _put_override(self, model: str, id_: str, entry: Entry | None, revision: int) -> set[str]:
         overrides = self._overrides[model]
         if entry is not None:
-            if id_ in overrides and overrides[id_].revision == entry.revision:
+            if overrides.get(id_) == entry:
                 return set()
             overrides[id_] = entry
         elif overrides.pop(id_, None) is None:
@@ -217,11 +223,9 @@ class StoreSource:
         try:
             self._gateway = validate_gateway(_parse(entry.value))
         except DocumentInvalid as error:
-            log.error("%s is not valid, the last good one, if any, stays: %s", entry.key, error)
-            self._problems[keys.GATEWAY_POLICY] = str(error)
-            saved = self._saved.get(keys.GATEWAY_POLICY)
-            if saved is not None and saved.value is not None:
-                self._gateway = validate_gateway(_parse(saved.value))
+            log.error("%s is not valid, the last good one, if any, stays: %s", entry.key, _told(error))
+            self._problems[keys.GATEWAY_POLICY] = _told(error)
+            self._gateway = self._saved_gateway() or self._gateway
         else:
             self._problems.pop(keys.GATEWAY_POLICY, None)
             self._unsaved.add(entry.key)
@@ -238,7 +242,9 @@ class StoreSource:
             self._unsaved.add(key)
             return
         before = self._models.get(model) or self._saved_model(model)
-        overrides = sorted(self._overrides.get(model, {}).items(), key=lambda item: item[1].revision)
+        overrides = sorted(
+            self._overrides.get(model, {}).items(), key=lambda item: (item[1].revision, item[0])
+        )
         revision = max([entry.revision, self._reverted.get(model, 0), *(e.revision for _, e in overrides)])
         if not entry.value and before is not None:
             entry = self._entries[model] = dataclasses.replace(
@@ -248,7 +254,7 @@ class StoreSource:
             document = validate(_effective(entry, overrides), model=model)
             _check(document, before)
         except DocumentInvalid as error:
-            self._problems[model] = str(error)
+            self._problems[model] = _told(error)
             if before is not None:
                 self._models[model] = before
             return
@@ -268,6 +274,7 @@ class StoreSource:
             revision=self._revision,
             changed=frozenset(changed),
             gateway=self._gateway,
+            gateway_problem=self._problems.get(keys.GATEWAY_POLICY, ""),
         )
 
     # From and to the disk.
@@ -292,8 +299,8 @@ class StoreSource:
                 model = self._saved_model(names[0])
                 if model is not None:
                     self._models[names[0]] = model
-            elif key == keys.GATEWAY_POLICY and saved.value is not None:
-                self._gateway = validate_gateway(_parse(saved.value))
+            elif key == keys.GATEWAY_POLICY:
+                self._gateway = self._saved_gateway() or self._gateway
             self._revision = max(self._revision, saved.revision)
             if time.monotonic() - began_s > _SLICE_S:
                 await asyncio.sleep(0)
@@ -309,6 +316,16 @@ class StoreSource:
             return _desired(validate(_parse(saved.value), model=model), saved.revision)
         except DocumentInvalid as error:  # another release wrote it
             log.error("model %s: what was last in force is not valid for this release: %s", model, error)
+            return None
+
+    def _saved_gateway(self) -> GatewayDocument | None:
+        saved = self._saved.get(keys.GATEWAY_POLICY)
+        if saved is None or saved.value is None:
+            return None
+        try:
+            return validate_gateway(_parse(saved.value))
+        except DocumentInvalid as error:  # another release wrote it
+            log.error("%s: what was last in force is not valid for this release: %s", saved.key, error)
             return None
 
     async def _save(self, *, everything: bool) -> None:
@@ -358,7 +375,16 @@ def _effective(entry: Entry, overrides: Iterable[tuple[str, Entry]]) -> object:
             patches.append(read_override(override.value).patch)
         except DocumentInvalid as error:
             raise DocumentInvalid([Problem(f"override {id_}", str(error))]) from None
-    return fold(data, patches)
+    try:
+        return fold(data, patches)
+    except RecursionError:
+        raise DocumentInvalid([Problem("", "an override of it is nested too deeply")]) from None
+
+
+def _told(error: DocumentInvalid) -> str:
+    """Return what is said of a document in logs, notes and the store: none of them is to be flooded."""
+    text = str(error)
+    return text if len(text) <= _MAX_TOLD else f"{text[:_MAX_TOLD]} ... ({len(error.problems)} problems)"
 
 
 def _check(document: ModelDocument, before: DesiredModel | None) -> None:
