@@ -23,8 +23,13 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.admin.address import default_path
+from gateway.admin.building import build_view
+from gateway.admin.server import AdminListening, AdminServer
+from gateway.admin.view import Controls, Identity, Stopping
 from gateway.admission.admission import Admission, Draining
 from gateway.clock import MonotonicClock
+from gateway.config.ledger import Ledger
 from gateway.config.status import Presence
 from gateway.config.store.election import Election
 from gateway.config.store.opening import describe, open_store
@@ -46,6 +51,7 @@ from gateway.lifecycle.following import Following, SourceState
 from gateway.lifecycle.last_good import LastGood
 from gateway.lifecycle.reconciler import Reconciler
 from gateway.lifecycle.reporting import TTL_S, Reporter
+from gateway.lifecycle.repository import Repository
 from gateway.lifecycle.store_source import StoreSource
 from gateway.ports import Ports
 from gateway.succession import Succession
@@ -114,6 +120,8 @@ class Gateway:
         self._directory = None if settings.models is None else DirectorySource(settings.models)
         self._following: Following | None = None
         self._reporter: Reporter | None = None
+        self._admin: AdminServer | None = None
+        self._admin_at: list[str] = []
         self._store: Store | None = None
         self._accounts = Accounts()
         self._tracing = Tracing.from_environment(
@@ -170,7 +178,7 @@ class Gateway:
             self._succession = Succession(
                 settings, self._ports, lambda: self._pool.folder, tuple(sorted(machine)), self.hand_over
             )
-        servicers = build_servicers(self.catalog, self._accounts)
+        servicers = build_servicers(self.catalog, self._accounts, self._repository)
         listening = _listening(settings, self._ports)
         self._frontend = build_frontend(self._choice.name, loop, clock, servicers, listening)
         self._exposition = Exposition(self._accounts)
@@ -241,6 +249,8 @@ class Gateway:
                     await self._listen()
                 await self._serve()
         finally:
+            if self._admin is not None:
+                await self._admin.close()
             await self._frontend.close()
             await self._http.close()
             self._dataplane.close()
@@ -272,6 +282,7 @@ class Gateway:
                 tasks.create_task(self._following.run(), name="source"),
                 tasks.create_task(self._reconciler.run(), name="reconciler"),
                 tasks.create_task(self._announce(), name="announce"),
+                tasks.create_task(self._administer(), name="admin"),
             ]
             if self._reporter is not None:
                 owned.append(tasks.create_task(self._report(self._reporter), name="reporter"))
@@ -298,11 +309,15 @@ class Gateway:
                 self._node,
                 package_version("crossgate"),
                 self._listens_at[0],
-                "",
+                self._admin_at[0] if self._admin_at else "",
                 os.getpid(),
                 datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
+
+    def _repository(self) -> Repository:
+        ledger = Ledger(self._store) if self._store is not None else None
+        return Repository(ledger, self._reconciler, self.catalog, self._name)
 
     async def _campaign(self, store: Store) -> None:
         """Lead what one gateway does for all, if it is this one."""
@@ -319,7 +334,64 @@ class Gateway:
         sock = self._ports.http[0].dup() if self._ports is not None else None
         http = await self._http.start(settings.host, settings.http_port, sock)
         self._listens_at = await self._frontend.listen(), f"{http.host}:{http.port}"
+        await self._open_admin()
         self._listening.set()
+
+    async def _open_admin(self) -> None:
+        """Raises what `CANNOT_START` names, unless nobody asked for the place where it listens."""
+        asked = self._settings.admin
+        if asked == "off":
+            return
+        admin = self._build_admin()
+        try:
+            self._admin_at = await admin.start()
+        except (OSError, FolderUnsafe) as error:
+            await admin.close()
+            if asked:
+                raise
+            log.warning("there is no admin service: %s; --admin says where to listen", error)
+        else:
+            self._admin = admin
+
+    async def _administer(self) -> None:
+        await self._listening.wait()
+        if self._admin is not None:
+            await self._admin.run()
+
+    def _build_admin(self) -> AdminServer:
+        grpc, http = self._listens_at
+        identity = Identity(
+            self._name,
+            self._node,
+            package_version("crossgate"),
+            os.getpid(),
+            self._choice.name,
+            int(self._started * 1e9),
+        )
+        view = build_view(
+            identity,
+            self._reconciler,
+            self._dataplane,
+            self._pool,
+            self._accounts,
+            self.catalog,
+            self._source_state,
+            lambda: {"grpc": grpc, "http": http, "admin": ", ".join(self._admin_at)},
+        )
+        listening = _admin_listening(self._settings, self._name, replace=self._waits)
+        controls = Controls(self._refuse, self.stop)
+        return AdminServer(view, controls, self.catalog, self._clock, listening)
+
+    def _refuse(self, refuse: bool) -> None:
+        """Refuse new requests, or take them again. Raises Stopping where it is too late for that."""
+        if self._stopping.is_set():
+            if not refuse:
+                raise Stopping
+            return
+        self._admission.draining = refuse
+        self.catalog.changed()
+        if self._reporter is not None:
+            self._reporter.changed()
 
     async def _announce(self) -> None:
         await self._ready.wait()
@@ -384,6 +456,20 @@ class Gateway:
 
     def _source_state(self) -> SourceState:
         return self._following.state if self._following is not None else SourceState("")
+
+
+def _admin_listening(settings: GatewaySettings, name: str, *, replace: bool) -> AdminListening:
+    """Raises ListenerInvalid."""
+    asked = settings.admin or f"unix:{default_path(name)}"
+    if asked.startswith("unix:/"):
+        return AdminListening(unix=Path(asked.removeprefix("unix:")), replace=replace)
+    host, colon, port = asked.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ListenerInvalid(f"--admin {asked!r} is none of unix:/path, host:port and off")
+    tls = None
+    if settings.admin_tls_certificate is not None and settings.admin_tls_key is not None:
+        tls = Tls(settings.admin_tls_certificate, settings.admin_tls_key, settings.admin_tls_client_ca)
+    return AdminListening(host=host.strip("[]"), port=int(port), tls=tls, replace=replace)
 
 
 def _state_path(settings: GatewaySettings) -> Path:

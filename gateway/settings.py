@@ -34,8 +34,9 @@ class GatewaySettings:
     of a connection is no limit, and as keepalive no pings. Gateways with one `pool_folder` share their
     workers; None is one of its own. Desired state comes from the directory `models` or from the `store`, a
     URL. `node` is this machine's name, by default the host's; `name` this gateway's, by default the node's
-    and its HTTP port. The last good state of a store is kept in `state_folder`. `inherited` is None in the
-    process that the user started.
+    and its HTTP port. The last good state of a store is kept in `state_folder`. The admin service listens at
+    `admin`, unix:/path or host:port or off, by default on a socket of the gateway's name. `inherited` is None
+    in the process that the user started.
     """
 
     models: Path | None = None
@@ -66,6 +67,10 @@ class GatewaySettings:
     node: str = ""
     name: str = ""
     state_folder: Path | None = None
+    admin: str = ""
+    admin_tls_certificate: Path | None = None
+    admin_tls_key: Path | None = None
+    admin_tls_client_ca: Path | None = None
     inherited: Inheritance | None = None
 
 

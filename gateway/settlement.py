@@ -85,7 +85,7 @@ class Settlement:
         """
         _let_go(error)
         outcome = Outcome.of(error)
-        account = self._accounts.find(call.model, call.version)
+        account = self._accounts.find(call.model, version or call.version)
         account.record_failure(outcome, now_ns - call.arrived_ns, rejected=True)
         context = self._tracing.sample(call.metadata, call.model) if self._tracing.enabled else None
         if context is not None:

@@ -131,6 +131,21 @@ def serve(
         Path | None,
         typer.Option(help="Where a store's last good state is kept; default ~/.local/state/crossgate."),
     ] = None,
+    admin: Annotated[
+        str,
+        typer.Option(
+            help="Where `crossgate status` reaches this gateway: unix:/path, host:port or off; default a "
+            "socket of the gateway's name."
+        ),
+    ] = "",
+    admin_tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM certificate chain of the admin service on TCP.")
+    ] = None,
+    admin_tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    admin_tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Who has signed the certificates of operators; beyond loopback it is needed."),
+    ] = None,
 ) -> None:
     """Serve a directory of models, or what a store says, until SIGTERM; SIGUSR2 restarts in place."""
     from gateway.settings import FRONT_ENDS, GatewaySettings
@@ -141,6 +156,8 @@ def serve(
         output.fail(f"--frontend {frontend!r} is none of {', '.join(FRONT_ENDS)}")
     if (tls_cert is None) != (tls_key is None) or (tls_client_ca is not None and tls_cert is None):
         output.fail("--tls-cert and --tls-key belong together, and --tls-client-ca needs both")
+    if (admin_tls_cert is None) != (admin_tls_key is None) or (admin_tls_client_ca and not admin_tls_cert):
+        output.fail("--admin-tls-cert and --admin-tls-key belong together, and the client CA needs both")
     slots = tuple(slot or ())
     if repeated := sorted({each for each in slots if slots.count(each) > 1}):
         output.fail(f"--slot {repeated[0]} is given twice; a slot has one worker and a `capacity`")
@@ -177,6 +194,10 @@ def serve(
         node=node,
         name=name,
         state_folder=state_folder,
+        admin=admin,
+        admin_tls_certificate=admin_tls_cert,
+        admin_tls_key=admin_tls_key,
+        admin_tls_client_ca=admin_tls_client_ca,
     )
     (_serve_alone if processes == 1 else _serve_together)(settings)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gateway.lifecycle.catalog import Catalog
+    from gateway.lifecycle.repository import Repository
     from gateway.telemetry.accounts import Accounts
     from gateway.telemetry.statistics import Duration, VersionStatistics
     from wire.frames import TensorSpec
@@ -37,9 +38,9 @@ EXTENSIONS = (
 _TYPES = {"BYTES": "TYPE_STRING"}
 
 
-def build_servicers(catalog: Catalog, accounts: Accounts) -> Servicers:
-    """Return all RPCs but ModelInfer and ModelStreamInfer."""
-    inference = InferenceServicer(catalog, accounts)
+def build_servicers(catalog: Catalog, accounts: Accounts, repository: Callable[[], Repository]) -> Servicers:
+    """Return all RPCs but ModelInfer and ModelStreamInfer. `repository` is asked for at each call."""
+    inference = InferenceServicer(catalog, accounts, repository)
     health = HealthServicer(catalog)
     unary = {
         f"{_SERVICE}ServerLive": _typed(pb.ServerLiveRequest, inference.server_live),
@@ -52,6 +53,8 @@ def build_servicers(catalog: Catalog, accounts: Accounts) -> Servicers:
         f"{_SERVICE}ModelConfig": _typed(pb.ModelConfigRequest, inference.awaken(inference.model_config)),
         f"{_SERVICE}ModelStatistics": _typed(pb.ModelStatisticsRequest, inference.model_statistics),
         f"{_SERVICE}RepositoryIndex": _typed(pb.RepositoryIndexRequest, inference.repository_index),
+        f"{_SERVICE}RepositoryModelLoad": _typed(pb.RepositoryModelLoadRequest, inference.load),
+        f"{_SERVICE}RepositoryModelUnload": _typed(pb.RepositoryModelUnloadRequest, inference.unload),
         "/grpc.health.v1.Health/Check": health.check,
     }
     return Servicers(unary, {"/grpc.health.v1.Health/Watch": health.watch, **reflection_streams()})
@@ -84,9 +87,10 @@ class InferenceServicer:
     extensions.
     """
 
-    def __init__(self, catalog: Catalog, accounts: Accounts) -> None:
+    def __init__(self, catalog: Catalog, accounts: Accounts, repository: Callable[[], Repository]) -> None:
         self._catalog = catalog
         self._accounts = accounts
+        self._repository = repository
 
     def awaken(
         self, servicer: Callable[[AboutModel], Message]
@@ -121,6 +125,8 @@ class InferenceServicer:
             return pb.ModelReadyResponse(ready=known[request.version])
         try:
             self._catalog.servable(request.name, request.version)  # a label, or unknown
+        except ModelAsleep:
+            return pb.ModelReadyResponse(ready=True)
         except NotReady:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -215,9 +221,19 @@ class InferenceServicer:
                 type=kind, id=int(number) if kind == "GPU" and number.isdecimal() else 0, byte_size=size_bytes
             )
 
+    async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+        _check_repository(request.repository_name)
+        await self._repository().load(request.model_name, sorted(request.parameters))
+        return pb.RepositoryModelLoadResponse()
+
+    async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+        """`unload_dependents`, the one parameter, says nothing here: no model depends on another."""
+        _check_repository(request.repository_name)
+        await self._repository().unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
     def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        if request.repository_name:
-            raise RepositoryUnknown(request.repository_name)
+        _check_repository(request.repository_name)
         response = pb.RepositoryIndexResponse()
         for model in self._catalog.models():
             for status in self._catalog.versions(model):
@@ -231,6 +247,12 @@ class InferenceServicer:
 class RepositoryUnknown(NotFound):
     def __init__(self, name: str) -> None:
         super().__init__(f"unknown repository {name!r}; this gateway has one, without a name")
+
+
+def _check_repository(name: str) -> None:
+    """Raises RepositoryUnknown."""
+    if name:
+        raise RepositoryUnknown(name)
 
 
 def _data_type(spec: TensorSpec) -> int:

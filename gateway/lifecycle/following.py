@@ -54,9 +54,7 @@ class SourceState:
     away_s: float = 0.0
     heard_s: float = 0.0
     from_disk: bool = False
-    problems: Mapping[str, str] = field(
-        default_factory=dict
-    )  # {model or key: what is wrong with it}
+    problems: Mapping[str, str] = field(default_factory=dict)  # {model or key: what is wrong with it}
 
 
 class Following:

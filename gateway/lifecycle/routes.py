@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gateway.lifecycle.record import VersionState
-from gateway.routing.table import ModelRoute, resolve_split
+from gateway.routing.table import NO_WAITS, ModelRoute, Waits, resolve_split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +94,7 @@ def build_route(served: ServedModel) -> ModelRoute:
     pending = {
         label: version for label, version in declared.items() if routing is None or version not in ready
     }
-    max_waiting = served.desired.document.batching.max_queue_size if served.desired is not None else 0
+    waits = _waits(served.desired.document) if served.desired is not None else NO_WAITS
     revision = served.desired.revision if served.desired is not None else 0
     if routing is None:
         missing = served.desired.document.named_versions() - ready.keys() if served.desired else frozenset()
@@ -108,7 +108,7 @@ def build_route(served: ServedModel) -> ModelRoute:
             pending,
             problem=problem,
             asleep=asleep,
-            max_waiting=max_waiting,
+            waits=waits,
         )
     labels = {**pending, **routing.labels} if pending.keys() - routing.labels.keys() else routing.labels
     return ModelRoute(
@@ -122,8 +122,22 @@ def build_route(served: ServedModel) -> ModelRoute:
         routing.traffic.sticky.metadata if routing.traffic.sticky else None,
         problem,
         asleep,
-        max_waiting,
+        waits,
     )
+
+
+def _waits(document: ModelDocument) -> Waits:
+    default_ms = document.deadline.default_ms
+    return _same_waits(
+        document.batching.max_queue_size,
+        document.limits.max_request_bytes,
+        default_ms * 1_000_000 if default_ms else None,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _same_waits(most: int, max_request_bytes: int | None, default_deadline_ns: int | None) -> Waits:
+    return Waits(most, max_request_bytes, default_deadline_ns)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 3.0
 _SLICE_S = 0.002
 _MAX_TOLD = 4000  # characters
+# In place of a value that needs not be kept twice. Known by its identity: a store may hold any bytes.
+_IN_FORCE = b"in force"
 
 
 class StoreSource:
@@ -246,7 +248,7 @@ class StoreSource:
             self._overrides.get(model, {}).items(), key=lambda item: (item[1].revision, item[0])
         )
         revision = max([entry.revision, self._reverted.get(model, 0), *(e.revision for _, e in overrides)])
-        if not entry.value and before is not None:
+        if entry.value is _IN_FORCE and before is not None:
             entry = self._entries[model] = dataclasses.replace(
                 entry, value=msgspec.json.encode(before.document)
             )
@@ -259,13 +261,13 @@ class StoreSource:
                 self._models[model] = before
             return
         self._problems.pop(model, None)
+        if not overrides:
+            self._entries[model] = dataclasses.replace(entry, value=_IN_FORCE)  # the document says it all
         known = self._models.get(model)
         if known is not None and (known.document, known.revision) == (document, revision):
             return
         self._models[model] = _desired(document, revision)
         self._unsaved.add(key)
-        if not overrides:
-            self._entries[model] = dataclasses.replace(entry, value=b"")  # the document says it all
 
     def _snapshot(self, changed: Iterable[str]) -> Desired:
         return Desired(

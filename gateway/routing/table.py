@@ -10,7 +10,7 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.errors import NotFound, NotReady
 
@@ -39,14 +39,27 @@ class ModelNotReady(NotReady):
         super().__init__(f"{what} is not ready: {reason}")
 
 
+class Waits(NamedTuple):
+    """How requests wait for a version to be loaded: so many at a time, each no larger, and for no longer
+    where it brings no deadline.
+    """
+
+    most: int = 0
+    max_request_bytes: int | None = None
+    default_deadline_ns: int | None = None
+
+
+NO_WAITS: Final = Waits()
+
+
 class ModelAsleep(ModelNotReady):
     """The version is loaded on demand: whoever can wait may ask for it."""
 
-    def __init__(self, model: str, version: str, max_waiting: int = 0) -> None:
+    def __init__(self, model: str, version: str, waits: Waits = NO_WAITS) -> None:
         super().__init__(model, version, "it is loaded on demand")
         self.model = model
         self.version = version
-        self.max_waiting = max_waiting
+        self.waits = waits
 
 
 @dataclass(frozen=True)
@@ -54,8 +67,8 @@ class ModelRoute:
     """One model: its ready versions, why others are not ready, and the routing part of its document in force.
 
     `split` is {version: weight} of versions that are ready or asleep, already resolved from labels; never
-    empty unless there is none. `asleep` are the versions that a request loads and waits for, at most
-    `max_waiting` of them at a time.
+    empty unless there is none. `asleep` are the versions that a request loads and waits for, under the
+    conditions of `waits`.
     """
 
     model: str
@@ -68,7 +81,7 @@ class ModelRoute:
     sticky: str | None = None
     problem: str = ""  # why there is nothing to be ready
     asleep: frozenset[str] = frozenset()
-    max_waiting: int = 0
+    waits: Waits = NO_WAITS
 
     @cached_property
     def only(self) -> Servable | None:
@@ -114,7 +127,7 @@ class ModelRoute:
         if servable is not None:
             return servable
         if version in self.asleep:
-            raise ModelAsleep(self.model, version, self.max_waiting)
+            raise ModelAsleep(self.model, version, self.waits)
         if version in self.waiting:
             raise ModelNotReady(self.model, version, self.waiting[version])
         if self.problem:

@@ -164,6 +164,7 @@ class SlotScheduler:
         self._blocked = False
         self._last_done_ns = 0
         self.ending = False  # its worker hangs and is being ended
+        self.busy_ns = 0  # capacity that runs have used
         self._recent_rows = 0.0  # rows sent, halved every `_RECENT_HALF_LIFE_NS`
         self._recent_at_ns = 0
 
@@ -409,6 +410,7 @@ class SlotScheduler:
         """Account for a run: what it cost, and who used the slot."""
         hosting = batch.hosting
         hosting.observe(batch.key, batch.rows, run_ns, now_ns)
+        self.busy_ns += run_ns * hosting.width
         self.used_ns[hosting.model] = self.used_ns.get(hosting.model, 0.0) + run_ns * hosting.width
 
     def grant(self, credits: int) -> None:

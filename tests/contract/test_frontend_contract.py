@@ -44,7 +44,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 NOT_OFFERED = (
-    f"{SERVICE}RepositoryModelLoad",
+    f"{SERVICE}RepositoryModelLoad",  # by a directory
     f"{SERVICE}RepositoryModelUnload",
     f"{SERVICE}SystemSharedMemoryStatus",
     f"{SERVICE}SystemSharedMemoryRegister",
