@@ -1,0 +1,82 @@
+"""Puts the messages of etcd's watch together to changes of whole revisions, and knows what it has told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aetcd import rpc
+
+from gateway.config.store.store import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.config.store.etcd.keyspace import KeySpace
+    from gateway.config.store.store import Entry
+
+
+class Assembly:
+    """The state of a watched span, as far as it was told: up to and including `revision`.
+
+    etcd never splits a revision over two messages, but for fragments of one message
+    (https://etcd.io/docs/v3.5/learning/api_guarantees/, "Atomic"), so what a message holds is told once its
+    last fragment is here. What is not newer than `revision` is a repetition.
+    """
+
+    def __init__(self, keys: KeySpace) -> None:
+        self._keys = keys
+        self._fragments: list[Any] = []  # mvccpb.Event
+        self._told: dict[str, int] = {}  # {key: revision of its entry}
+        self.revision = 0
+
+    def begin(self, revision: int, found: Iterable[Any]) -> None:
+        """Start from what there was at a revision, which was told before."""
+        self._told = {self._keys.decode(kv.key): kv.mod_revision for kv in found}
+        self.revision = revision
+
+    def reset(self, revision: int, found: Iterable[Any]) -> Change:
+        """Start from everything that there is, and tell it."""
+        self.begin(revision, found)
+        return Change(revision, tuple(self._keys.entry(kv) for kv in found), resync=True)
+
+    def interrupt(self) -> None:
+        """The stream ended: what came of an unfinished message will come again."""
+        self._fragments.clear()
+
+    def add(self, reply: Any) -> Change | None:
+        """Take a `WatchResponse` with events; return what it completes."""
+        self._fragments.extend(reply.events)
+        if reply.fragment:
+            return None
+        events, self._fragments = self._fragments, []
+        return self._fold(events)
+
+    def advance(self, revision: int) -> None:
+        """Nothing that was not told has happened up to this revision."""
+        self.revision = max(self.revision, revision)
+
+    def equals(self, found: Iterable[Any]) -> bool:
+        """Whether what was told is what there is."""
+        return self._told == {self._keys.decode(kv.key): kv.mod_revision for kv in found}
+
+    def _fold(self, events: Iterable[Any]) -> Change | None:
+        puts: dict[str, Entry] = {}
+        deletes: set[str] = set()
+        told_until = self.revision
+        for event in events:
+            revision: int = event.kv.mod_revision
+            if revision <= told_until:
+                continue
+            self.revision = max(self.revision, revision)
+            key = self._keys.decode(event.kv.key)
+            if event.type == rpc.Event.PUT:
+                puts[key] = self._keys.entry(event.kv)
+                deletes.discard(key)
+                self._told[key] = revision
+            else:
+                puts.pop(key, None)
+                deletes.add(key)
+                self._told.pop(key, None)
+        if self.revision == told_until:
+            return None
+        return Change(self.revision, tuple(puts.values()), tuple(deletes))

@@ -1,0 +1,206 @@
+"""Entries that are there for as long as somebody keeps them: who serves, how its models are, who leads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Final
+
+from gateway.config.store.store import (
+    MAX_COMMIT_BYTES,
+    MAX_WRITES,
+    CommitTooLarge,
+    Delete,
+    LeaseGone,
+    Put,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Self
+
+    from gateway.clock import Clock
+    from gateway.config.store.store import Store, Write
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_S: Final = 0.1
+_LAST_RETRY_S: Final = 5.0
+_REVOKE_S: Final = 2.0
+
+
+class LeaseKeeper:
+    """Keeps entries under one lease, as a context manager: they go when it ends, or within `ttl_s` after its
+    process has died.
+
+    It works on whatever happens to the store, from the start: what cannot be written now is written later,
+    the latest value of each key only. When the lease is gone, all that it keeps is written again under a new
+    one. `problem` says what stands in the way.
+    """
+
+    def __init__(self, store: Store, ttl_s: float, clock: Clock) -> None:
+        self._store = store
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._kept: dict[str, bytes] = {}  # {key: value}
+        self._unwritten: dict[str, None] = {}  # keys, oldest first: to be deleted, unless they are kept
+        self._lease = 0  # 0: none yet, or it is gone
+        self._renew_at_ns = 0
+        self._problem = ""
+        self._settling = False  # a round is under way
+        self._changed = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []  # for the end of the next round
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the store may not hold what is kept, '' while it does."""
+        return self._problem
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep(), name="lease keeper")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Delete what is kept, if the store can be reached within two seconds; else it expires."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait([task])
+        self._tell(self._waiting)
+        if self._lease:
+            try:
+                async with asyncio.timeout(_REVOKE_S):
+                    await self._store.revoke(self._lease)
+            except (StoreError, TimeoutError):
+                pass  # it expires
+
+    async def put(self, entries: Mapping[str, bytes]) -> None:
+        """Keep entries, in place of what was kept under their keys. Return when the store has them; while
+        there is a problem, at once. Cancelled, they are kept nevertheless.
+
+        Raises:
+            CommitTooLarge: one of them can never be written; none is kept.
+        """
+        for key, value in entries.items():
+            if _size(key, value) > MAX_COMMIT_BYTES:
+                raise CommitTooLarge(f"{key} has {len(value):,} bytes: the most is {MAX_COMMIT_BYTES:,}")
+        changed = [key for key, value in entries.items() if self._kept.get(key) != value]
+        self._kept.update(entries)
+        await self._change(changed)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Keep these no longer; returns as `put` does. Keys that are not kept are left alone."""
+        gone = [key for key in keys if self._kept.pop(key, None) is not None]
+        await self._change(gone)
+
+    async def _change(self, keys: Iterable[str]) -> None:
+        if self._task is None:
+            raise RuntimeError("the lease keeper is not open")
+        self._unwritten.update(dict.fromkeys(keys))
+        if self._problem or not (self._unwritten or self._settling):
+            return
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        self._changed.set()
+        await done
+
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            self._changed.clear()
+            waiting, self._waiting = self._waiting, []
+            self._settling = True
+            try:
+                await self._settle()
+            except StoreError as error:
+                failures += 1
+                self._problem = str(error)
+            except Exception as error:
+                # A bug. What is kept must not be lost for it: the gateway would serve, and nobody knew.
+                failures += 1
+                self._problem = f"internal error, see the log: {error!r}"
+                log.exception("entries could not be kept in %s", self._store.where)
+            else:
+                failures = 0
+                self._problem = ""
+            finally:
+                self._settling = False
+                self._tell(waiting)
+            if failures:
+                await asyncio.sleep(self._retry_s(failures))
+            else:
+                await self._until_due()
+
+    async def _settle(self) -> None:
+        """Bring the store to what is kept."""
+        try:
+            await self._renew()
+            await self._write()
+        except LeaseGone:
+            self._lease = 0
+            await self._write()
+
+    async def _renew(self) -> None:
+        now_ns = self._clock.now_ns()
+        if self._lease and now_ns >= self._renew_at_ns:
+            await self._store.renew(self._lease)
+            self._renewed(now_ns)
+
+    async def _write(self) -> None:
+        if not self._lease and self._kept:
+            now_ns = self._clock.now_ns()
+            self._lease = await self._store.grant(self._ttl_s)
+            self._renewed(now_ns)
+            self._unwritten.update(dict.fromkeys(self._kept))
+        while batch := self._batch():
+            for key in batch:
+                del self._unwritten[key]  # it may be changed again meanwhile
+            try:
+                await self._store.commit(list(batch.values()))
+            except BaseException:
+                self._unwritten.update(dict.fromkeys(batch))
+                raise
+
+    def _batch(self) -> dict[str, Write]:
+        """Return as much as goes into one commit."""
+        batch: dict[str, Write] = {}
+        room = MAX_COMMIT_BYTES
+        for key in self._unwritten:
+            value = self._kept.get(key)
+            room -= _size(key, value or b"")
+            if len(batch) == MAX_WRITES or room < 0:
+                break
+            batch[key] = Delete(key) if value is None else Put(key, value, self._lease)
+        return batch
+
+    def _renewed(self, asked_ns: int) -> None:
+        """The store may have done it as early as it was asked."""
+        self._renew_at_ns = asked_ns + int(self._ttl_s * 1e9 / 3)
+
+    async def _until_due(self) -> None:
+        """Wait for the next renewal, or a change."""
+        due_s = (self._renew_at_ns - self._clock.now_ns()) / 1e9 if self._lease else None
+        try:
+            async with asyncio.timeout(due_s):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _retry_s(self, failures: int) -> float:
+        limit_s = min(_LAST_RETRY_S, self._ttl_s / 3)
+        delay_s = min(_FIRST_RETRY_S * 2.0 ** min(failures - 1, 10), limit_s)
+        return delay_s * random.uniform(0.5, 1.0)  # not all gateways at once
+
+    @staticmethod
+    def _tell(waiting: list[asyncio.Future[None]]) -> None:
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
+
+
+def _size(key: str, value: bytes) -> int:
+    return len(key.encode()) + len(value)
