@@ -1,6 +1,6 @@
 """The native extension: transport, copies into arenas, load generator. Its source is native/."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import final
 
 from gateway.call import Buffer as AnyBuffer
@@ -69,9 +69,16 @@ class Server:
     def fileno(self) -> int:
         """A descriptor that becomes readable when there is something to take."""
 
-    def take(self) -> tuple[list[Call], list[CallId], list[tuple[str, Address, str, bytes]], list[str]]:
+    def take(
+        self,
+    ) -> tuple[
+        list[Call],
+        list[CallId],
+        list[tuple[str, Address, str, bytes, Mapping[str, str] | None]],
+        list[str],
+    ]:
         """Return what has arrived: calls, cancelled calls, events of other RPCs (what happened, where,
-        method, message), and warnings.
+        method, message, and the metadata of a unary one), and warnings.
         """
 
     def settle_batch(

@@ -27,6 +27,7 @@ from gateway.admin.address import default_path
 from gateway.admin.building import build_view
 from gateway.admin.server import AdminListening, AdminServer
 from gateway.admin.view import Controls, Identity, Stopping
+from gateway.admission.access import Access
 from gateway.admission.admission import Admission, Draining
 from gateway.clock import MonotonicClock
 from gateway.config.ledger import Ledger
@@ -48,6 +49,7 @@ from gateway.lifecycle.catalog import Catalog
 from gateway.lifecycle.directory import DirectorySource, DirectoryUnreadable
 from gateway.lifecycle.expiries import Expiries
 from gateway.lifecycle.following import Following, SourceState
+from gateway.lifecycle.guarding import Guarding
 from gateway.lifecycle.last_good import LastGood
 from gateway.lifecycle.reconciler import Reconciler
 from gateway.lifecycle.reporting import TTL_S, Reporter
@@ -123,11 +125,13 @@ class Gateway:
         self._admin: AdminServer | None = None
         self._admin_at: list[str] = []
         self._store: Store | None = None
+        self._guarding: Guarding | None = None
         self._accounts = Accounts()
         self._tracing = Tracing.from_environment(
             clock, default_ratio=settings.trace_ratio, service_version=package_version("crossgate")
         )
         self._admission = Admission(settings.max_held_bytes)
+        self._access = Access()
         self._pool = Pool(
             slots,
             clock,
@@ -139,6 +143,7 @@ class Gateway:
             loop,
             clock,
             self._admission,
+            self._access,
             self._accounts,
             self._tracing,
             kill_worker=lambda slot, reason: self._pool.workers[slot].kill(reason),
@@ -178,7 +183,7 @@ class Gateway:
             self._succession = Succession(
                 settings, self._ports, lambda: self._pool.folder, tuple(sorted(machine)), self.hand_over
             )
-        servicers = build_servicers(self.catalog, self._accounts, self._repository)
+        servicers = build_servicers(self.catalog, self._accounts, self._repository, self._access)
         listening = _listening(settings, self._ports)
         self._frontend = build_frontend(self._choice.name, loop, clock, servicers, listening)
         self._exposition = Exposition(self._accounts)
@@ -267,11 +272,18 @@ class Gateway:
             source = self._directory
         else:
             store = await held.enter_async_context(self._opening)
-            source = StoreSource(store, LastGood(_state_path(settings), store.where))
+            last_good = LastGood(_state_path(settings), store.where)
+            source = StoreSource(store, last_good)
+            self._guarding = Guarding(store, self._access, last_good)
             self._reporter = Reporter(store, self._clock, self._reconciler, self.catalog)
             self._store = store
         self._following = Following(
-            source, self._reconciler, self._tracing, self._clock, log_level=settings.log_level
+            source,
+            self._reconciler,
+            self._tracing,
+            self._clock,
+            log_level=settings.log_level,
+            guarding=self._guarding,
         )
 
     async def _serve(self) -> None:
@@ -288,6 +300,8 @@ class Gateway:
                 owned.append(tasks.create_task(self._report(self._reporter), name="reporter"))
             if self._store is not None:
                 owned.append(tasks.create_task(self._campaign(self._store), name="election"))
+            if self._guarding is not None:
+                owned.append(tasks.create_task(self._guarding.run(), name="access"))
             succession = None
             if self._succession is not None:
                 succession = tasks.create_task(self._succession.run(), name="succession")

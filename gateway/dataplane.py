@@ -1,6 +1,7 @@
 """The data plane: what happens to a request between the front end and a worker. Read this first.
 
-    on_calls(burst)   each call: routing → admission → the servable's plan → its queue, or an idle slot;
+    on_calls(burst)   each call: access, where that is enforced → routing → admission → the servable's plan →
+    its queue, or an idle slot;
                       one for a version that is loaded on demand is parked until `wake_parked`
     _pump             each slot: `decide` picks a queue and a batch; the link carries it to the worker
     on_done           the batch comes back: outputs are split, every member is settled on its own
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
+    from gateway.admission.access import Access
     from gateway.admission.admission import Admission
     from gateway.call import Call, CallId, Reply, ShapeKey
     from gateway.clock import Clock
@@ -100,6 +102,7 @@ class Dataplane:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         admission: Admission,
+        access: Access,
         accounts: Accounts,
         tracing: Tracing,
         *,
@@ -113,6 +116,7 @@ class Dataplane:
         self._links: dict[str, Link] = {}  # {slot name: link to its worker, while that is up}
         self._clock = clock
         self._admission = admission
+        self._access = access
         self._tracing = tracing
         self._kill_worker = kill_worker
         self._losses = Losses(quarantine)
@@ -155,12 +159,15 @@ class Dataplane:
         now_ns = self._clock.now_ns()
         refused: list[Reply] = []
         taken: list[Kind] = []
+        enforced = self._access.enforced and woken is None
         for call in calls:
             kind = self._kinds.get(call.shape_key)
             if kind is not None and kind.policy is not kind.servable.policy:
                 kind = None
             servable = None if kind is None else kind.servable
             try:
+                if enforced:
+                    self._access.check(call.metadata, call.model, "infer")
                 if servable is None:
                     servable = woken or self._route(call)
                 size_bytes, deadline_ns = call.size_bytes, call.deadline_ns
@@ -270,8 +277,10 @@ class Dataplane:
     def _park(self, call: Call, asleep: ModelAsleep, now_ns: int) -> list[Reply]:
         """Keep a call until its version is loaded; return the answer to one that cannot be kept."""
         try:
-            self._admission.check(call.model, call.size_bytes, call.deadline_ns, now_ns, None)
-            self._parking.park(call, asleep, now_ns)
+            waits = asleep.waits
+            due_ns = _due_ns(call, waits.default_deadline_ns)
+            self._admission.check(call.model, call.size_bytes, due_ns, now_ns, waits.max_request_bytes)
+            self._parking.park(call, asleep, now_ns, due_ns)
         except GatewayError as error:
             return [self._refuse(call, None, error, now_ns)]
         self._admission.held_bytes += call.size_bytes
@@ -573,6 +582,19 @@ def _failure(model: str, done: Done) -> GatewayError:
 
 def _run_timeout_ns(batch: Batch) -> int:
     return servable_of(batch.items[0]).policy.run_timeout_ns
+
+
+def _due_ns(call: Call, default_deadline_ns: int | None) -> int:
+    """Return when a call that is not planned yet expires, NEVER where nothing says so.
+
+    Raises:
+        ParameterInvalid
+    """
+    deadline_ns, arrived_ns = call.deadline_ns, call.arrived_ns
+    if deadline_ns is None and default_deadline_ns is not None:
+        deadline_ns = arrived_ns + default_deadline_ns
+    timeout_ns = _whole(call, "timeout") * 1000 or NEVER
+    return min(NEVER if deadline_ns is None else deadline_ns, arrived_ns + timeout_ns)
 
 
 def _whole(call: Call, parameter: str) -> int:

@@ -42,6 +42,14 @@ class NotOffered(GatewayError):
     """A call that this server does not implement."""
 
 
+class Unauthenticated(GatewayError):
+    """Nobody knows who the caller is."""
+
+
+class Denied(GatewayError):
+    """The caller is known, and may not do this."""
+
+
 class ModelFailure(GatewayError):
     """The model's own failure, with the runtime's message."""
 

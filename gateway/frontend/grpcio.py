@@ -263,7 +263,7 @@ class GrpcioFrontend:
     def _unary(self, servicer: UnaryServicer) -> Callable[[bytes, Any], Any]:
         async def handle(message: bytes, context: Any) -> bytes:
             try:
-                answer = servicer(message)
+                answer = servicer(message, _Metadata(context))
                 return answer if isinstance(answer, bytes) else await answer
             except GatewayError as error:
                 failure = error

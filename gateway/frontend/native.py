@@ -22,7 +22,7 @@ from gateway.frontend.seam import Traffic
 from gateway.frontend.status import retry_after_ms, status_code, status_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from gateway.call import BatchReply, Reply
     from gateway.clock import Clock
@@ -78,8 +78,8 @@ class NativeFrontend:
             self._on_calls(calls)
         if cancels:
             self._on_cancels(cancels)
-        for what, address, method, message in events:
-            self._on_event(what, address, method, message)
+        for event in events:
+            self._on_event(*event)
         for warning in warnings:
             log.warning("%s", warning)
         self._quiet.set()
@@ -148,9 +148,17 @@ class NativeFrontend:
 
     # Other RPCs.
 
-    def _on_event(self, what: str, address: Address, method: str, message: bytes) -> None:
+    def _on_event(
+        self,
+        what: str,
+        address: Address,
+        method: str,
+        message: bytes,
+        metadata: Mapping[str, str] | None,
+    ) -> None:
         if what == "unary":
-            self._answer_unary(address, method, message)
+            assert metadata is not None, "a unary RPC has metadata"
+            self._answer_unary(address, method, message, metadata)
         elif what == "opened":
             stream = self._streams[address] = _Stream(self._required(), address)
             servicer = self._servicers.streams[method]
@@ -164,10 +172,12 @@ class NativeFrontend:
             elif open_stream.task is not None:
                 open_stream.task.cancel()
 
-    def _answer_unary(self, address: Address, method: str, message: bytes) -> None:
+    def _answer_unary(
+        self, address: Address, method: str, message: bytes, metadata: Mapping[str, str]
+    ) -> None:
         server = self._required()
         try:
-            answer = self._servicers.unary[method](message)
+            answer = self._servicers.unary[method](message, metadata)
             if isinstance(answer, bytes):
                 server.answer(address, answer)
             else:

@@ -13,8 +13,8 @@ from gateway.call import BatchReply, Call, CallId, Reply
 
 OnCalls = Callable[[Sequence[Call]], None]
 OnCancels = Callable[[Sequence[CallId]], None]
-# what cannot be answered at once is answered by a coroutine
-UnaryServicer = Callable[[bytes], bytes | Coroutine[Any, Any, bytes]]
+# of a message and its metadata; what cannot be answered at once is answered by a coroutine
+UnaryServicer = Callable[[bytes, Mapping[str, str]], bytes | Coroutine[Any, Any, bytes]]
 # a generator, so that whoever asks for no more of its messages can close it at once
 StreamServicer = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Mapping
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,8 +19,7 @@ from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
+    from gateway.admission.access import Access
     from gateway.lifecycle.catalog import Catalog
     from gateway.lifecycle.repository import Repository
     from gateway.telemetry.accounts import Accounts
@@ -38,41 +38,65 @@ EXTENSIONS = (
 _TYPES = {"BYTES": "TYPE_STRING"}
 
 
-def build_servicers(catalog: Catalog, accounts: Accounts, repository: Callable[[], Repository]) -> Servicers:
-    """Return all RPCs but ModelInfer and ModelStreamInfer. `repository` is asked for at each call."""
-    inference = InferenceServicer(catalog, accounts, repository)
+AboutModel = TypeVar("AboutModel", pb.ModelMetadataRequest, pb.ModelConfigRequest)
+Answer = Message | Coroutine[Any, Any, Message]
+Servicer = Callable[[Any, Mapping[str, str]], Answer]
+
+
+def build_servicers(
+    catalog: Catalog, accounts: Accounts, repository: Callable[[], Repository], access: Access
+) -> Servicers:
+    """Return all RPCs but ModelInfer and ModelStreamInfer. `repository` is asked for at each call. What says
+    only whether the server lives and is ready is for everybody.
+    """
+    inference = InferenceServicer(catalog, accounts, repository, access)
     health = HealthServicer(catalog)
-    unary = {
-        f"{_SERVICE}ServerLive": _typed(pb.ServerLiveRequest, inference.server_live),
-        f"{_SERVICE}ServerReady": _typed(pb.ServerReadyRequest, inference.server_ready),
-        f"{_SERVICE}ModelReady": _typed(pb.ModelReadyRequest, inference.model_ready),
-        f"{_SERVICE}ServerMetadata": _typed(pb.ServerMetadataRequest, inference.server_metadata),
-        f"{_SERVICE}ModelMetadata": _typed(
-            pb.ModelMetadataRequest, inference.awaken(inference.model_metadata)
-        ),
-        f"{_SERVICE}ModelConfig": _typed(pb.ModelConfigRequest, inference.awaken(inference.model_config)),
-        f"{_SERVICE}ModelStatistics": _typed(pb.ModelStatisticsRequest, inference.model_statistics),
-        f"{_SERVICE}RepositoryIndex": _typed(pb.RepositoryIndexRequest, inference.repository_index),
-        f"{_SERVICE}RepositoryModelLoad": _typed(pb.RepositoryModelLoadRequest, inference.load),
-        f"{_SERVICE}RepositoryModelUnload": _typed(pb.RepositoryModelUnloadRequest, inference.unload),
-        "/grpc.health.v1.Health/Check": health.check,
+
+    def about(servicer: Callable[[Any], Answer]) -> Servicer:
+        def serve(request: Any, metadata: Mapping[str, str]) -> Answer:
+            access.check(metadata, request.name, "read")
+            return servicer(request)
+
+        return serve
+
+    def manage(servicer: Callable[[Any], Answer]) -> Servicer:
+        def serve(request: Any, metadata: Mapping[str, str]) -> Answer:
+            access.check(metadata, request.model_name, "manage")
+            return servicer(request)
+
+        return serve
+
+    servicers: dict[str, tuple[type[Message], Servicer]] = {
+        "ServerLive": (pb.ServerLiveRequest, _open(inference.server_live)),
+        "ServerReady": (pb.ServerReadyRequest, _open(inference.server_ready)),
+        "ServerMetadata": (pb.ServerMetadataRequest, _open(inference.server_metadata)),
+        "ModelReady": (pb.ModelReadyRequest, about(inference.model_ready)),
+        "ModelMetadata": (pb.ModelMetadataRequest, about(inference.awaken(inference.model_metadata))),
+        "ModelConfig": (pb.ModelConfigRequest, about(inference.awaken(inference.model_config))),
+        "ModelStatistics": (pb.ModelStatisticsRequest, inference.model_statistics),
+        "RepositoryIndex": (pb.RepositoryIndexRequest, inference.repository_index),
+        "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, manage(inference.load)),
+        "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, manage(inference.unload)),
     }
+    unary: dict[str, UnaryServicer] = {
+        f"{_SERVICE}{method}": _typed(type_, servicer) for method, (type_, servicer) in servicers.items()
+    }
+    unary["/grpc.health.v1.Health/Check"] = lambda message, _: health.check(message)
     return Servicers(unary, {"/grpc.health.v1.Health/Watch": health.watch, **reflection_streams()})
 
 
-Request = TypeVar("Request", bound=Message)
-AboutModel = TypeVar("AboutModel", pb.ModelMetadataRequest, pb.ModelConfigRequest)
+def _open(servicer: Callable[[Any], Answer]) -> Servicer:
+    """Have everybody answered."""
+    return lambda request, _: servicer(request)
 
 
-def _typed(
-    type_: type[Request], servicer: Callable[[Request], Message | Coroutine[Any, Any, Message]]
-) -> UnaryServicer:
-    def serve(message: bytes) -> bytes | Coroutine[Any, Any, bytes]:
+def _typed(type_: type[Message], servicer: Servicer) -> UnaryServicer:
+    def serve(message: bytes, metadata: Mapping[str, str]) -> bytes | Coroutine[Any, Any, bytes]:
         try:
             request = type_.FromString(message)
         except DecodeError as error:
             raise MalformedRequest(f"the message is not a {type_.__name__}") from error
-        answer = servicer(request)
+        answer = servicer(request, metadata)
         return answer.SerializeToString() if isinstance(answer, Message) else _serialized(answer)
 
     return serve
@@ -87,10 +111,13 @@ class InferenceServicer:
     extensions.
     """
 
-    def __init__(self, catalog: Catalog, accounts: Accounts, repository: Callable[[], Repository]) -> None:
+    def __init__(
+        self, catalog: Catalog, accounts: Accounts, repository: Callable[[], Repository], access: Access
+    ) -> None:
         self._catalog = catalog
         self._accounts = accounts
         self._repository = repository
+        self._access = access
 
     def awaken(
         self, servicer: Callable[[AboutModel], Message]
@@ -186,17 +213,23 @@ class InferenceServicer:
             config.dynamic_batching.default_priority_level = servable.policy.priorities.default
         return pb.ModelConfigResponse(config=config)
 
-    def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+    def model_statistics(
+        self, request: pb.ModelStatisticsRequest, metadata: Mapping[str, str]
+    ) -> pb.ModelStatisticsResponse:
+        """Without a name, of the models that the caller may read."""
         response = pb.ModelStatisticsResponse()
         version = request.version
         if request.name:
+            self._access.check(metadata, request.name, "read")
             versions = [s.version for s in self._catalog.versions(request.name) if s.version]
             if version and version not in versions:
                 version = self._catalog.servable(request.name, version).version  # a label, or unknown
         for account in self._accounts:
             if not account.model or not account.version:
                 continue
-            if request.name in ("", account.model) and version in ("", account.version):
+            if request.name not in ("", account.model) or version not in ("", account.version):
+                continue
+            if self._access.refusal(metadata, account.model, "read") is None:
                 self._add_statistics(response, account.statistics())
         return response
 
@@ -232,10 +265,15 @@ class InferenceServicer:
         await self._repository().unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
-    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+    def repository_index(
+        self, request: pb.RepositoryIndexRequest, metadata: Mapping[str, str]
+    ) -> pb.RepositoryIndexResponse:
+        """Of the models that the caller may read."""
         _check_repository(request.repository_name)
         response = pb.RepositoryIndexResponse()
         for model in self._catalog.models():
+            if self._access.refusal(metadata, model, "read") is not None:
+                continue
             for status in self._catalog.versions(model):
                 if not request.ready or status.state == VersionState.READY.value:
                     response.models.add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.errors import (
     Bug,
     Cancelled,
+    Denied,
     Exhausted,
     Expired,
     GatewayError,
@@ -13,6 +14,7 @@ from gateway.errors import (
     NotFound,
     NotOffered,
     NotReady,
+    Unauthenticated,
 )
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
@@ -25,11 +27,13 @@ _CODES: dict[type[GatewayError], int] = {
     InvalidRequest: 3,
     Expired: 4,
     NotFound: 5,
+    Denied: 7,
     Exhausted: 8,
     NotOffered: 12,
     Bug: 13,
     ModelFailure: 13,
     NotReady: 14,
+    Unauthenticated: 16,
 }
 
 

@@ -105,11 +105,7 @@ class Catalog:
             raise UnknownModel(model, self.models())
         current = served.current()
         ready = {v: r.servable for v, r in current.items() if r.servable is not None and not r.draining}
-        asleep = {
-            v
-            for v in served.declared() - ready.keys()
-            if v not in current or current[v].state is not VersionState.FAILED
-        }
+        asleep = {v for v in served.declared() - ready.keys() if v not in current or not current[v].hopeless}
         if not version:
             latest = max({*ready, *asleep}, key=int, default="")
             if not latest:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.clock import Clock
     from gateway.config.gateway_document import GatewayDocument
     from gateway.lifecycle.desired import Desired
+    from gateway.lifecycle.guarding import Guarding
     from gateway.lifecycle.reconciler import Reconciler
     from gateway.telemetry.tracing import Tracing
 
@@ -61,13 +62,21 @@ class Following:
     """`run` follows until cancelled. What a process was started with holds where documents say nothing."""
 
     def __init__(
-        self, source: Source, reconciler: Reconciler, tracing: Tracing, clock: Clock, *, log_level: str
+        self,
+        source: Source,
+        reconciler: Reconciler,
+        tracing: Tracing,
+        clock: Clock,
+        *,
+        log_level: str,
+        guarding: Guarding | None = None,
     ) -> None:
         self._source = source
         self._reconciler = reconciler
         self._tracing = tracing
         self._clock = clock
         self._log_level = log_level
+        self._guarding = guarding
         self._sampling: dict[str, Sampling] = {}  # {model: as its document says}
         self._gateway: GatewayDocument | None = None
         self._heard_ns = clock.now_ns()
@@ -101,6 +110,8 @@ class Following:
             level = document.log_level or self._log_level
             logs.set_level(level)
             log.info("the log level is %s", level)
+        if self._guarding is not None:
+            self._guarding.enforce(enforced=document.access == "enforce")
 
     @property
     def state(self) -> SourceState:

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 DRAIN_LIMIT_NS = 60_000_000_000
 QUARANTINE_NS = 30_000_000_000
 ROOM_NS = 50_000_000  # how soon to look again for room that others hold
+TURN_NS = 1_000_000_000  # how long what is busy stays at least, where others wait for its room
 SLICE_NS = 2_000_000
 # A version that served before keeps its requests waiting for so many loads in a row that lose their worker.
 LOST_LOADS = 3
@@ -327,10 +328,12 @@ class Reconciler:
         budget = self._pool.slots[slot].memory_bytes
         if budget is None:
             return True
-        residents = self._residents(slot)
+        residents = self._residents(slot, record, now_ns)
         room = make_room(_weight(record, slot), budget, [resident for resident, _, _ in residents])
         if room.fits:
+            record.no_room_ns = 0
             return True
+        record.no_room_ns = record.no_room_ns or now_ns
         instance = record.instances[slot]
         instance.reason = "it waits for memory on its slot"
         if room.reason:
@@ -351,9 +354,14 @@ class Reconciler:
         self._wake(record.model, now_ns + ROOM_NS)
         return False
 
-    def _residents(self, slot: str) -> list[tuple[Resident, ServedModel, VersionRecord]]:
-        """Return what takes memory on a slot, or is about to."""
+    def _residents(
+        self, slot: str, waiting: VersionRecord, now_ns: int
+    ) -> list[tuple[Resident, ServedModel, VersionRecord]]:
+        """Return what takes memory on a slot, or is about to. What never stops being busy had its turn once
+        another has waited for as long: both are served, and at least half of the time nothing is loaded.
+        """
         found = []
+        waits_ns = now_ns - waiting.no_room_ns if waiting.no_room_ns else 0
         for name in self.notable:
             served = self.served[name]
             for record in served.records.values():
@@ -365,13 +373,22 @@ class Reconciler:
                     stay = Stay.BUSY
                 elif not served.on_demand:
                     stay = Stay.FIXED
-                elif servable is None or servable.busy:
+                elif (
+                    servable is None
+                    or not self._is_published(record)
+                    or (servable.busy and min(waits_ns, now_ns - record.ready_ns) < _turn_ns(record))
+                ):
                     stay = Stay.BUSY
                 else:
                     stay = Stay.IDLE
                 used_ns = servable.used_ns if servable is not None else 0
                 found.append((Resident(record.key, _weight(record, slot), used_ns, stay), served, record))
         return found
+
+    def _is_published(self, record: VersionRecord) -> bool:
+        """Whether those who waited for a version had it."""
+        route = self._routes.get(record.model)
+        return route is not None and route.ready.get(record.version) is record.servable
 
     # What takes time.
 
@@ -420,7 +437,7 @@ class Reconciler:
             instance.placed.slot,
             instance.reason,
         )
-        patient = error.lost and error.failures < LOST_LOADS
+        patient = instance.hopeful = error.lost and error.failures < LOST_LOADS
         if not patient and all(each.state is InstanceState.FAILED for each in record.instances.values()):
             self._withdraw(record, instance.reason)
         self._complete(record)
@@ -429,6 +446,7 @@ class Reconciler:
     def _loaded(self, record: VersionRecord, instance: InstanceRecord, loaded: LoadedInstance) -> None:
         instance.state = InstanceState.READY
         instance.reason = ""
+        instance.hopeful = False
         instance.servable_id = loaded.servable_id
         instance.retry_ns = NEVER
         record.loaded[instance.placed.slot] = loaded
@@ -458,6 +476,7 @@ class Reconciler:
             follows=next((probe.follows for probe in probes if probe.follows), ()),
             used_ns=self._clock.now_ns(),
         )
+        record.ready_ns = record.servable.used_ns
         for instance in ready:
             self._host(record, instance)
         batching = "batchable" if record.servable.batchable else f"not batchable: {record.servable.reason}"
@@ -626,10 +645,19 @@ def _wanted(served: ServedModel, model: DesiredModel) -> list[str]:
     return sorted(wanted & model.versions.keys(), key=int)
 
 
-def _unproven(due: tuple[ServedModel, policy.Action]) -> bool:
-    """Order what is due: a load that never went well comes last, so that it holds up no other."""
+def _turn_ns(record: VersionRecord) -> int:
+    return max(TURN_NS, record.load_ns)
+
+
+def _unproven(due: tuple[ServedModel, policy.Action]) -> tuple[bool, int]:
+    """Order what is due: a load that never went well comes last, so that it holds up no other; of these, who
+    has waited longest for room is the first.
+    """
     served, action = due
-    return isinstance(action, policy.LoadInstance) and not served.records[action.key].loaded
+    if not isinstance(action, policy.LoadInstance):
+        return False, 0
+    record = served.records[action.key]
+    return not record.loaded, record.no_room_ns or NEVER
 
 
 def _key_of(document: ModelDocument, model: DesiredModel, version: str) -> str:

@@ -49,6 +49,7 @@ class InstanceRecord:
     reason: str = ""
     retry_ns: int = NEVER
     servable_id: int = 0
+    hopeful: bool = False  # it failed because its worker was lost, and who waits goes on waiting
 
 
 @dataclass
@@ -73,6 +74,8 @@ class VersionRecord:
     fetch_retry_ns: int = NEVER
     leaving: bool = False
     size_bytes: int = 0  # of its files: what loading it may take, before that is known
+    ready_ns: int = 0  # when it became a servable
+    no_room_ns: int = 0  # since when it waits for memory, 0 where it does not
 
     def fetched(self, path: str, fingerprint: str) -> None:
         """Its files are here."""
@@ -89,6 +92,13 @@ class VersionRecord:
         if self.reason or all(i.state is InstanceState.FAILED for i in self.instances.values()):
             return VersionState.FAILED
         return VersionState.LOADING
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there is no sense in waiting for it."""
+        return self.state is VersionState.FAILED and not (
+            self.leaving or (not self.reason and any(i.hopeful for i in self.instances.values()))
+        )
 
     @property
     def why_not_ready(self) -> str:

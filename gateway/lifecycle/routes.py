@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gateway.lifecycle.record import VersionState
 from gateway.routing.table import NO_WAITS, ModelRoute, Waits, resolve_split
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def build_route(served: ServedModel) -> ModelRoute:
     }
     waiting = {version: record.why_not_ready for version, record in current.items() if version not in ready}
     asleep = _shared(
-        frozenset(v for v in served.declared() if v not in ready and not _is_failed(current.get(v)))
+        frozenset(v for v in served.declared() if v not in ready and not _is_hopeless(current.get(v)))
     )
     if served.desired is not None:
         document = served.desired.document
@@ -146,5 +145,5 @@ def _shared(versions: frozenset[str]) -> frozenset[str]:
     return versions
 
 
-def _is_failed(record: VersionRecord | None) -> bool:
-    return record is not None and record.state is VersionState.FAILED and not record.leaving
+def _is_hopeless(record: VersionRecord | None) -> bool:
+    return record is not None and record.hopeless

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import (
     Bug,
     Cancelled,
+    Denied,
     Exhausted,
     Expired,
     GatewayError,
@@ -17,6 +18,7 @@ from gateway.errors import (
     NotFound,
     NotOffered,
     NotReady,
+    Unauthenticated,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Outcome(StrEnum):
     FAILED = "failed"
     BUG = "bug"
     NOT_OFFERED = "not_offered"
+    UNAUTHENTICATED = "unauthenticated"
+    DENIED = "denied"
 
     @classmethod
     def of(cls, error: BaseException | None) -> Outcome:
@@ -60,6 +64,8 @@ _OUTCOMES: Mapping[type, Outcome] = MappingProxyType(
         Exhausted: Outcome.EXHAUSTED,
         Expired: Outcome.EXPIRED,
         Cancelled: Outcome.CANCELLED,
+        Unauthenticated: Outcome.UNAUTHENTICATED,
+        Denied: Outcome.DENIED,
         ModelFailure: Outcome.FAILED,
         Bug: Outcome.BUG,
         GatewayError: Outcome.FAILED,

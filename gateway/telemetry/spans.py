@@ -55,6 +55,8 @@ _STATUS_CODES: Final[Mapping[Outcome, str]] = MappingProxyType(
         Outcome.FAILED: "INTERNAL",
         Outcome.BUG: "INTERNAL",
         Outcome.NOT_OFFERED: "UNIMPLEMENTED",
+        Outcome.UNAUTHENTICATED: "UNAUTHENTICATED",
+        Outcome.DENIED: "PERMISSION_DENIED",
     }
 )
 # The statuses that make a server's span an error, by the gRPC semantic conventions; the others are the

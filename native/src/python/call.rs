@@ -127,6 +127,10 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    pub(super) fn new(head: Arc<Head>) -> Self {
+        Metadata { head }
+    }
+
     fn find(&self, name: &str) -> Option<&str> {
         if !is_metadata(name) {
             return None;
@@ -270,7 +274,7 @@ impl Call {
 
     #[getter]
     fn metadata(&self) -> Metadata {
-        Metadata { head: self.call.head.clone() }
+        Metadata::new(self.call.head.clone())
     }
 
     #[getter]

@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-use super::call::Call;
+use super::call::{Call, Metadata};
 use super::copy::Foreign;
 use crate::grpc::framing::framed;
 use crate::grpc::response::{header, put_answer, Output, ANSWER_EXTRA_BYTES};
@@ -195,8 +195,8 @@ impl Server {
 
     /// Return what has arrived: calls, ids of cancelled calls, events of other RPCs, and warnings.
     ///
-    /// An event is (what, address, method or '', message or b''); what is 'unary', 'opened', 'message',
-    /// 'half-closed' or 'gone'.
+    /// An event is (what, address, method or '', message or b'', metadata or None); what is 'unary', 'opened',
+    /// 'message', 'half-closed' or 'gone'. Only 'unary' has metadata.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let arrived = self.shared.take();
         let calls = PyList::empty(py);
@@ -206,14 +206,18 @@ impl Server {
         let events = PyList::empty(py);
         for rpc in arrived.rpcs {
             let empty = || (String::new(), PyBytes::new(py, b""));
+            let mut metadata = None;
             let (what, to, (path, message)) = match rpc {
-                Rpc::Unary { to, path, message, .. } => ("unary", to, (path, PyBytes::new(py, &message))),
+                Rpc::Unary { to, path, message, head, .. } => {
+                    metadata = Some(Metadata::new(head));
+                    ("unary", to, (path, PyBytes::new(py, &message)))
+                }
                 Rpc::Opened { to, path } => ("opened", to, (path, PyBytes::new(py, b""))),
                 Rpc::Message { to, message } => ("message", to, (String::new(), PyBytes::new(py, &message))),
                 Rpc::HalfClosed { to } => ("half-closed", to, empty()),
                 Rpc::Gone { to } => ("gone", to, empty()),
             };
-            events.append((what, pack(to), path, message))?;
+            events.append((what, pack(to), path, message, metadata))?;
         }
         (calls, arrived.cancels, events, arrived.warnings).into_pyobject(py)
     }
@@ -409,7 +413,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Server>()?;
     module.add_class::<Call>()?;
     module.add_class::<super::call::Buffer>()?;
-    module.add_class::<super::call::Metadata>()?;
+    module.add_class::<Metadata>()?;
     module.add_class::<super::call::ShapeKey>()?;
     module.add_class::<Echo>()
 }

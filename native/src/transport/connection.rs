@@ -625,8 +625,8 @@ impl Connection {
                     *submitted = true;
                     let mut bytes = vec![0; message.body.len()];
                     message.body.copy_to(&mut bytes);
-                    let path = path.to_string();
-                    self.arrived.rpcs.push(Rpc::Unary { to, path, message: bytes, held: message.held });
+                    let (path, head) = (path.to_string(), stream.head.clone());
+                    self.arrived.rpcs.push(Rpc::Unary { to, path, message: bytes, head, held: message.held });
                 }
                 None => self.finish(id, &missing(), &HeaderMap::new()),
             },

@@ -96,7 +96,7 @@ pub struct Call {
 /// What happened to an RPC that the gateway's servicers answer.
 #[derive(Debug)]
 pub enum Rpc {
-    Unary { to: Address, path: String, message: Vec<u8>, held: Held },
+    Unary { to: Address, path: String, message: Vec<u8>, head: Arc<Head>, held: Held },
     Opened { to: Address, path: String },
     Message { to: Address, message: Vec<u8> },
     HalfClosed { to: Address },

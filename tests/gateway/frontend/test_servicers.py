@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.admission.access import Access
 from gateway.errors import InvalidRequest, NotFound, NotReady
 from gateway.frontend.servicers import EXTENSIONS, build_servicers
 from gateway.telemetry.outcome import Outcome
@@ -19,11 +20,11 @@ def repository():
 
 @pytest.fixture
 def ask(catalog, accounts):
-    servicers = build_servicers(catalog, accounts, repository)
+    servicers = build_servicers(catalog, accounts, repository, Access())
 
     def call(method, **fields):
         request = getattr(pb, f"{method}Request")(**fields)
-        answer = servicers.unary[SERVICE + method](request.SerializeToString())
+        answer = servicers.unary[SERVICE + method](request.SerializeToString(), {})
         return getattr(pb, f"{method}Response").FromString(answer)
 
     return call
@@ -38,7 +39,7 @@ def ask(catalog, accounts):
 )  # fmt: skip
 def test_garbage_is_malformed_and_the_method_named(catalog, accounts, method):
     with pytest.raises(InvalidRequest, match=f"{method}Request"):
-        build_servicers(catalog, accounts, repository).unary[SERVICE + method](b"\xff")
+        build_servicers(catalog, accounts, repository, Access()).unary[SERVICE + method](b"\xff", {})
 
 
 def test_server_is_live_before_it_is_ready(ask, catalog):

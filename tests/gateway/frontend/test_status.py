@@ -19,6 +19,8 @@ from gateway.telemetry.spans import _STATUS_CODES
 CODES = {
     "InvalidRequest": "INVALID_ARGUMENT",
     "NotFound": "NOT_FOUND",
+    "Denied": "PERMISSION_DENIED",
+    "Unauthenticated": "UNAUTHENTICATED",
     "NotReady": "UNAVAILABLE",
     "Exhausted": "RESOURCE_EXHAUSTED",
     "Expired": "DEADLINE_EXCEEDED",
