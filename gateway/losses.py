@@ -49,7 +49,12 @@ class Losses:
                 item.batch = None
                 again.append(item)
             elif verdict is Fate.CULPRIT:
-                log.warning("request %r is poison: %s", item.call.request_id, reason)
+                about = {
+                    "model": servable.model,
+                    "version": servable.version,
+                    "revision": servable.revision,
+                }
+                log.warning("request %r is poison: %s", item.call.request_id, reason, extra=about)
                 hopeless = ledger.guilty(item)
                 settlement.fail([item], Poison(servable.model, reason), now_ns)
                 if hopeless:

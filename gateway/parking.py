@@ -42,21 +42,19 @@ class Parking:
     def __len__(self) -> int:
         return len(self._where)
 
-    def park(self, call: Call, asleep: ModelAsleep, now_ns: int) -> None:
-        """Keep a call until its version is there.
+    def park(self, call: Call, asleep: ModelAsleep, now_ns: int, due_ns: int) -> None:
+        """Keep a call until its version is there, or it expires.
 
         Raises:
             TooManyWait
         """
         awaited = Awaited(asleep.model, asleep.version)
         waiting = self._calls.setdefault(awaited, {})
-        if len(waiting) >= asleep.max_waiting:
-            raise TooManyWait(*awaited, asleep.max_waiting)
+        if len(waiting) >= asleep.waits.most:
+            raise TooManyWait(*awaited, asleep.waits.most)
         waiting[call.id] = call
         self._where[call.id] = awaited
-        limit_ns = now_ns + LONGEST_WAIT_NS
-        deadline_ns = limit_ns if call.deadline_ns is None else min(call.deadline_ns, limit_ns)
-        heapq.heappush(self._deadlines, (deadline_ns, call.id))
+        heapq.heappush(self._deadlines, (min(due_ns, now_ns + LONGEST_WAIT_NS), call.id))
 
     def awaited(self) -> list[Awaited]:
         return list(self._calls)

@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    context_settings={"auto_envvar_prefix": "CROSSGATE"},  # --grpc-port of serve is CROSSGATE_SERVE_GRPC_PORT
 )
 
 Address = Annotated[

@@ -34,5 +34,7 @@ def read_override(value: bytes) -> Override:
     """Raises DocumentInvalid."""
     try:
         return msgspec.json.decode(value, type=Override)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except RecursionError:
+        raise DocumentInvalid([Problem("", "is nested too deeply")]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DocumentInvalid([Problem("", f"is no override: {error}")]) from None

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from gateway.config.store.store import Span
+
 _VERSION = 1
 _BUSY_S = 5.0
 
@@ -57,8 +59,8 @@ class LastGood:
             raise LastGoodUnusable(self._path, error) from error
         return [Saved(*row) for row in rows]
 
-    def save(self, documents: Iterable[Saved], *, only: bool = False) -> None:
-        """Keep these documents; with `only`, no others.
+    def save(self, documents: Iterable[Saved], *, only: Span | None = None) -> None:
+        """Keep these documents; in `only`, no others.
 
         Raises:
             LastGoodUnusable
@@ -68,8 +70,10 @@ class LastGood:
         deletes = [(each.key, each.revision) for each in documents if each.value is None]
         try:
             with self._lock, closing(self._connect()) as connection, connection:
-                if only:
-                    connection.execute("DELETE FROM documents")
+                if only is not None:
+                    connection.execute(
+                        "DELETE FROM documents WHERE key >= ? AND key < ?", (only.start, only.end)
+                    )
                 connection.executemany(
                     "INSERT INTO documents VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
                     " revision = excluded.revision, value = excluded.value"

@@ -103,6 +103,7 @@ class Reconciler:
                     "model %s: its document is not valid, the last good one, if any, stays: %s",
                     model,
                     problem,
+                    extra={"model": model, "revision": desired.revision},
                 )
             if problem != before.problems.get(model, ""):
                 changed |= {model}
@@ -144,7 +145,13 @@ class Reconciler:
         """Take a version out of service that keeps ending workers, and try it again later."""
         for record in self._records((servable.model,)):
             if record.servable is servable:
-                log.error("model %s version %s is quarantined: %s", record.model, record.version, reason)
+                log.error(
+                    "model %s version %s is quarantined: %s",
+                    record.model,
+                    record.version,
+                    reason,
+                    extra=self._about(record),
+                )
                 record.reason = f"quarantined: {reason}"
                 record.quarantined_until_ns = self._clock.now_ns() + QUARANTINE_NS
                 self._withdraw(record, record.reason)
@@ -157,6 +164,16 @@ class Reconciler:
     def _records(self, models: Iterable[str]) -> list[VersionRecord]:
         found = [served for name in models if (served := self.served.get(name)) is not None]
         return [record for served in found for record in served.records.values()]
+
+    def _about(self, record: VersionRecord) -> dict[str, object]:
+        """Return what a log line says of a version beside its text."""
+        served = self.served.get(record.model)
+        desired = served.desired if served is not None else None
+        return {
+            "model": record.model,
+            "version": record.version,
+            "revision": desired.revision if desired is not None else 0,
+        }
 
     def _models_on(self, slot: str) -> set[str]:
         return {record.model for record in self._records(self.notable) if slot in record.instances}
@@ -277,7 +294,12 @@ class Reconciler:
             if until_ns > now_ns or servable.busy:
                 self._wake(served.model, max(until_ns, now_ns + ROOM_NS))
             else:
-                log.info("model %s version %s was not asked for", record.model, record.version)
+                log.info(
+                    "model %s version %s was not asked for",
+                    record.model,
+                    record.version,
+                    extra=self._about(record),
+                )
                 self._dismiss(served, record)
 
     def _dismiss(self, served: ServedModel, record: VersionRecord) -> None:
@@ -310,7 +332,9 @@ class Reconciler:
                 record = served.records[key]
                 record.draining = True
                 record.drain_until_ns = now_ns + DRAIN_LIMIT_NS
-                log.info("model %s version %s drains", record.model, record.version)
+                log.info(
+                    "model %s version %s drains", record.model, record.version, extra=self._about(record)
+                )
                 self._wake(served.model, now_ns)
             case policy.Forget(key):
                 tasks.create_task(
@@ -328,15 +352,16 @@ class Reconciler:
         budget = self._pool.slots[slot].memory_bytes
         if budget is None:
             return True
-        residents = self._residents(slot, record, now_ns)
+        instance = record.instances[slot]
+        residents = self._residents(slot, instance, now_ns)
         room = make_room(_weight(record, slot), budget, [resident for resident, _, _ in residents])
         if room.fits:
-            record.no_room_ns = 0
+            instance.no_room_ns = NEVER
             return True
-        record.no_room_ns = record.no_room_ns or now_ns
-        instance = record.instances[slot]
+        instance.no_room_ns = min(instance.no_room_ns, now_ns)
         instance.reason = "it waits for memory on its slot"
         if room.reason:
+            instance.no_room_ns = NEVER
             failure = self._loader.refused(record, slot, room.reason)
             self._failed(record, instance, failure)
         for resident, served, other in residents:
@@ -348,6 +373,7 @@ class Reconciler:
                     slot,
                     record.model,
                     record.version,
+                    extra=self._about(record),
                 )
                 self._dismiss(served, other)
                 self._touch((other.model,))
@@ -355,21 +381,25 @@ class Reconciler:
         return False
 
     def _residents(
-        self, slot: str, waiting: VersionRecord, now_ns: int
+        self, slot: str, waiting: InstanceRecord, now_ns: int
     ) -> list[tuple[Resident, ServedModel, VersionRecord]]:
-        """Return what takes memory on a slot, or is about to. What never stops being busy had its turn once
-        another has waited for as long: both are served, and at least half of the time nothing is loaded.
+        """Return what takes memory on a slot, or is about to, or has waited for longer than `waiting`. What
+        never stops being busy had its turn once another has waited for as long: both are served, and at least
+        half of the time nothing is loaded.
         """
         found = []
-        waits_ns = now_ns - waiting.no_room_ns if waiting.no_room_ns else 0
+        waits_ns = max(now_ns - waiting.no_room_ns, 0)
         for name in self.notable:
             served = self.served[name]
             for record in served.records.values():
                 instance = record.instances.get(slot)
-                if instance is None or instance.state not in (InstanceState.LOADING, InstanceState.READY):
+                if instance is None or instance is waiting:
+                    continue
+                is_there = instance.state in (InstanceState.LOADING, InstanceState.READY)
+                if not is_there and instance.no_room_ns >= min(waiting.no_room_ns, now_ns):
                     continue
                 servable = record.servable
-                if record.leaving or record.draining or served.desired is None:
+                if not is_there or record.leaving or record.draining or served.desired is None:
                     stay = Stay.BUSY
                 elif not served.on_demand:
                     stay = Stay.FIXED
@@ -400,7 +430,11 @@ class Reconciler:
             record.fetch_retry_ns = error.retry_ns
             record.reason = str(error)
             log.error(
-                "model %s version %s cannot be fetched: %s", record.model, record.version, record.reason
+                "model %s version %s cannot be fetched: %s",
+                record.model,
+                record.version,
+                record.reason,
+                extra=self._about(record),
             )
         else:
             record.fetch = InstanceState.READY
@@ -436,6 +470,7 @@ class Reconciler:
             record.version,
             instance.placed.slot,
             instance.reason,
+            extra=self._about(record),
         )
         patient = instance.hopeful = error.lost and error.failures < LOST_LOADS
         if not patient and all(each.state is InstanceState.FAILED for each in record.instances.values()):
@@ -480,7 +515,13 @@ class Reconciler:
         for instance in ready:
             self._host(record, instance)
         batching = "batchable" if record.servable.batchable else f"not batchable: {record.servable.reason}"
-        log.info("model %s version %s is ready (%s)", record.model, record.version, batching)
+        log.info(
+            "model %s version %s is ready (%s)",
+            record.model,
+            record.version,
+            batching,
+            extra=self._about(record),
+        )
 
     def _host(self, record: VersionRecord, instance: InstanceRecord) -> None:
         assert record.servable is not None, "only a servable is hosted"
@@ -526,7 +567,7 @@ class Reconciler:
         for instance in record.instances.values():
             if instance.state is InstanceState.READY:
                 await self._loader.unload(record, instance)
-        log.info("model %s version %s is unloaded", record.model, record.version)
+        log.info("model %s version %s is unloaded", record.model, record.version, extra=self._about(record))
         self._touch((served.model,))
 
     # Placement.
@@ -546,7 +587,13 @@ class Reconciler:
         except PlacementFailed as error:
             if record.servable is None and record.reason != str(error):
                 record.reason = str(error)
-                log.error("model %s version %s cannot be placed: %s", record.model, record.version, error)
+                log.error(
+                    "model %s version %s cannot be placed: %s",
+                    record.model,
+                    record.version,
+                    error,
+                    extra=self._about(record),
+                )
             return
         record.reason = "" if not record.quarantined_until_ns else record.reason
         if not record.size_bytes and record.source.path:
@@ -657,7 +704,7 @@ def _unproven(due: tuple[ServedModel, policy.Action]) -> tuple[bool, int]:
     if not isinstance(action, policy.LoadInstance):
         return False, 0
     record = served.records[action.key]
-    return not record.loaded, record.no_room_ns or NEVER
+    return not record.loaded, record.instances[action.slot].no_room_ns
 
 
 def _key_of(document: ModelDocument, model: DesiredModel, version: str) -> str:

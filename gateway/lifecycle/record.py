@@ -50,6 +50,7 @@ class InstanceRecord:
     retry_ns: int = NEVER
     servable_id: int = 0
     hopeful: bool = False  # it failed because its worker was lost, and who waits goes on waiting
+    no_room_ns: int = NEVER  # since when it waits for memory on its slot
 
 
 @dataclass
@@ -75,7 +76,6 @@ class VersionRecord:
     leaving: bool = False
     size_bytes: int = 0  # of its files: what loading it may take, before that is known
     ready_ns: int = 0  # when it became a servable
-    no_room_ns: int = 0  # since when it waits for memory, 0 where it does not
 
     def fetched(self, path: str, fingerprint: str) -> None:
         """Its files are here."""

@@ -290,7 +290,7 @@ class StoreSource:
             log.error("%s", error)
             self.problem = str(error)
             return
-        self._saved = {each.key: each for each in saved}
+        self._saved = {each.key: each for each in saved if each.key in keys.CONFIGURATION}
 
     async def _from_disk(self) -> Desired:
         """Return the snapshot that was last in force."""
@@ -340,7 +340,9 @@ class StoreSource:
         self._unsaved = set()
         try:
             await asyncio.to_thread(
-                self._last_good.save, [self._state_of(key) for key in unsaved], only=everything
+                self._last_good.save,
+                [self._state_of(key) for key in unsaved],
+                only=keys.CONFIGURATION if everything else None,
             )
         except LastGoodUnusable as error:
             if self.problem != str(error):

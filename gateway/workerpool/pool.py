@@ -92,11 +92,11 @@ class Pool:
         if self._on_slots is not None:
             self._on_slots()
 
-    def start(self, slot_name: str) -> SlotWorker:
-        """Start the worker of a slot, unless it is there. Raises KeyError: there is no such slot."""
-        worker = self.workers.get(slot_name)
-        if worker is None:
-            slot, maker = self.slots[slot_name], self._makers.get(slot_name, self._own)
+    def start(self, slot_name: str) -> SlotWorker | None:
+        """Start the worker of a slot, unless it is there. None: the slot was removed."""
+        worker, slot = self.workers.get(slot_name), self.slots.get(slot_name)
+        if worker is None and slot is not None:
+            maker = self._makers.get(slot_name, self._own)
             assert self._events is not None, "observe before start"
             worker = self.workers[slot_name] = maker(slot, self._events)
             task = self._tasks.create_task(worker.supervise(), name=f"worker {slot_name}")

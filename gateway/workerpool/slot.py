@@ -29,7 +29,8 @@ class Slot:
 
     `cpus` are the processors its process is pinned to. `capacity` is how much may run at once: threads on CPU
     devices, runs on accelerators. `memory_bytes` is what models may take there, None without a limit. `node`
-    is empty for a slot of this machine.
+    is empty for a slot of this process's own pool. Of another one's, `runtimes` are those that are installed
+    there, and `fetches` says that it gets models' files by itself, from their sources.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Slot:
     capacity: int
     memory_bytes: int | None = None
     node: str = ""
+    runtimes: tuple[str, ...] = ()
+    fetches: bool = False
 
     @property
     def on_cpu(self) -> bool:
