@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def credentials_of(
 
 def list_models(address: str, credentials: grpc.ChannelCredentials | None) -> list[tuple[str, str, str, str]]:
     """Return (model, version, state, reason) of everything a gateway knows."""
-    with Client(address, timeout_s=5.0, credentials=credentials) as client:
+    with Client(address, timeout_s=5.0, credentials=credentials, metadata=_token()) as client:
         try:
             return [(m.name, m.version, m.state, m.reason) for m in client.models()]
         except CrossgateError as error:
@@ -54,7 +55,7 @@ def infer_once(
 ) -> None:
     """Send one request made of NAME=VALUE texts and print what comes back."""
     name, _, version = model.partition("/")
-    with Client(address, timeout_s=timeout_s, credentials=credentials) as client:
+    with Client(address, timeout_s=timeout_s, credentials=credentials, metadata=_token()) as client:
         try:
             metadata = client.model_metadata(name, version)
             if not inputs:
@@ -78,6 +79,12 @@ def infer_once(
     for each, array in arrays.items():
         print(f"{each} {array.dtype} {list(array.shape)}")
         print(np.array2string(array, threshold=64, precision=6))
+
+
+def _token() -> dict[str, str]:
+    """Return the metadata that show the token of the environment; a command line would show it to others."""
+    token = os.environ.get("CROSSGATE_TOKEN", "")
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _read_input(text: str, datatypes: dict[str, str]) -> tuple[str, Any]:
