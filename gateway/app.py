@@ -31,7 +31,7 @@ from gateway.admission.access import Access
 from gateway.admission.admission import Admission, Draining
 from gateway.clock import MonotonicClock
 from gateway.config.ledger import Ledger
-from gateway.config.status import Presence
+from gateway.config.status import Presence, SlotReport
 from gateway.config.store.election import Election
 from gateway.config.store.opening import describe, open_store
 from gateway.config.store.store import StoreError
@@ -63,6 +63,10 @@ from gateway.telemetry.accounts import Accounts
 from gateway.telemetry.prometheus import Exposition
 from gateway.telemetry.tracing import Tracing, UnsupportedExporter
 from gateway.workerpool.pool import Pool
+from gateway.workerpool.remote.discovery import Discovery
+from gateway.workerpool.remote.terms import Terms
+from gateway.workerpool.remote.trust import Trust, TrustInvalid
+from gateway.workerpool.remote.ways import Ways
 from gateway.workerpool.rendezvous import FolderUnsafe
 from gateway.workerpool.slot import SlotInvalid, parse_slot
 from gateway.workerpool.worker import WorkerEvents
@@ -88,6 +92,7 @@ OnReady = Callable[[Ready], None]
 CANNOT_START = (
     DirectoryUnreadable,
     StoreError,
+    TrustInvalid,
     FolderUnsafe,
     FrontendUnavailable,
     ListenerInvalid,
@@ -117,7 +122,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         clock = self._clock = MonotonicClock()
         self._node = settings.node or socket.gethostname()
-        runtimes = installed_runtimes()
+        runtimes = self._runtimes = installed_runtimes()
         self._opening = None if settings.store is None else open_store(settings.store)
         self._directory = None if settings.models is None else DirectorySource(settings.models)
         self._following: Following | None = None
@@ -126,6 +131,7 @@ class Gateway:
         self._admin_at: list[str] = []
         self._store: Store | None = None
         self._guarding: Guarding | None = None
+        self._discovery: Discovery | None = None
         self._accounts = Accounts()
         self._tracing = Tracing.from_environment(
             clock, default_ratio=settings.trace_ratio, service_version=package_version("crossgate")
@@ -167,8 +173,17 @@ class Gateway:
                 lambda worker, batch: self._dataplane.on_begun(worker.slot.name, batch),
                 lambda worker, batch, done: self._dataplane.on_done(worker.slot.name, batch, done),
                 lambda worker, credits: self._dataplane.on_credits(worker.slot.name, credits),
-            )
+            ),
+            on_slots=self._on_slots,
         )
+        self._trust = Trust(
+            settings.worker_ca,
+            settings.worker_certificate,
+            settings.worker_key,
+            frozenset(settings.worker_identities),
+            settings.insecure_workers,
+        )
+        self._trust.check()
         inherited = settings.inherited
         self._choice = choose_frontend(settings.frontend, find_native(), inherits=inherited is not None)
         if self._choice.reason:
@@ -300,6 +315,7 @@ class Gateway:
                 owned.append(tasks.create_task(self._report(self._reporter), name="reporter"))
             if self._store is not None:
                 owned.append(tasks.create_task(self._campaign(self._store), name="election"))
+                owned.append(tasks.create_task(self._discover(self._store), name="discovery"))
             if self._guarding is not None:
                 owned.append(tasks.create_task(self._guarding.run(), name="access"))
             succession = None
@@ -326,12 +342,26 @@ class Gateway:
                 self._admin_at[0] if self._admin_at else "",
                 os.getpid(),
                 datetime.now(UTC).isoformat(timespec="seconds"),
+                slots=tuple(
+                    SlotReport(slot.name, str(slot.device), slot.capacity, slot.cpus)
+                    for slot in self._pool.slots.values()
+                    if not slot.node
+                ),
+                runtimes=tuple(self._runtimes),
             )
         )
 
     def _repository(self) -> Repository:
         ledger = Ledger(self._store) if self._store is not None else None
         return Repository(ledger, self._reconciler, self.catalog, self._name)
+
+    async def _discover(self, store: Store) -> None:
+        """Use the slots of pools that register in the store."""
+        await self._listening.wait()
+        terms = Terms(self._name, self._settings.segment_bytes, self._settings.budget_bytes)
+        ways = Ways(self._trust, terms, self._clock, self._pool)
+        self._discovery = Discovery(store, self._pool, self._clock, ways)
+        await self._discovery.run()
 
     async def _campaign(self, store: Store) -> None:
         """Lead what one gateway does for all, if it is this one."""
@@ -454,7 +484,11 @@ class Gateway:
         if not self._stopping.is_set():
             log.error("worker %s is lost: %s", worker.slot.name, reason)
         self._reconciler.worker_down(worker.slot.name, reason)
-        self._dataplane.slot_down(worker.slot.name, reason)
+        self._dataplane.slot_down(worker.slot.name, reason, way_lost=worker.way_lost)
+
+    def _on_slots(self) -> None:
+        self._dataplane.forget_slots(self._pool.slots)
+        self._reconciler.slots_changed()
 
     def _readiness(self) -> Readiness:
         state = self._source_state()
@@ -464,6 +498,10 @@ class Gateway:
             notes.insert(
                 0, f"{state.where} has been away for {state.away_s:.0f} s: {state.away}; {serving} is served"
             )
+        if self._discovery is not None:
+            notes += [f"{key}: {problem}" for key, problem in self._discovery.problems.items()]
+            if self._discovery.problem:
+                notes.append(f"pools elsewhere are not followed: {self._discovery.problem}")
         if self._reporter is not None and self._reporter.problem:
             notes.append(f"the state of this gateway is not in the store: {self._reporter.problem}")
         return Readiness(*self.catalog.ready(), notes)
@@ -530,7 +568,8 @@ def serve(settings: GatewaySettings, on_ready: OnReady, control: Control | None 
     if settings.inherited is not None:
         os.sched_setaffinity(0, settings.inherited.machine)
     machine = os.sched_getaffinity(0)
-    slots = [parse_slot(text, machine) for text in settings.slots or default_slots(installed_runtimes())]
+    texts = settings.slots or default_slots(installed_runtimes())
+    slots = [parse_slot(text, machine) for text in texts if settings.slots != ("none",)]
     if settings.cpus:
         os.sched_setaffinity(0, settings.cpus)  # workers set their own, from all that the machine gave
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

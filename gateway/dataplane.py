@@ -36,7 +36,7 @@ from wire.frames import Outcome
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from gateway.admission.access import Access
     from gateway.admission.admission import Admission
@@ -505,8 +505,10 @@ class Dataplane:
         self._links[name] = link
         slot.open(capacity, self._send)
 
-    def slot_down(self, name: str, reason: str) -> None:
-        """A slot's worker is gone: its batches are lost, started ones are suspects."""
+    def slot_down(self, name: str, reason: str, *, way_lost: bool = False) -> None:
+        """A slot's worker is gone: its batches are lost, started ones are suspects. `way_lost`: only the way
+        to it is gone, and nobody is a suspect.
+        """
         now_ns = self._clock.now_ns()
         slot = self.slots.get(name)
         if slot is None:
@@ -517,11 +519,16 @@ class Dataplane:
             hosting.queues.hostings.remove(hosting)
         for batch in slot.close():
             if batch.id in running:
-                self._losses.lose(batch, reason, self._settlement, now_ns)
+                self._losses.lose(batch, reason, self._settlement, now_ns, blameless=way_lost)
                 self._wake(servable_of(batch.items[0]))
             else:
                 self._queue_again(batch)
         self._pump(now_ns)
+
+    def forget_slots(self, there: Container[str]) -> None:
+        """Drop the schedulers of slots that are not there any more."""
+        for name in [name for name in self.slots if name not in there and name not in self._links]:
+            del self.slots[name]
 
     def on_credits(self, slot_name: str, credits: int) -> None:
         self.slots[slot_name].grant(credits)

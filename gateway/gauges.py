@@ -51,7 +51,10 @@ def read_gauges(
         lambda: [Sample((name,), len(slot.in_flight)) for name, slot in dataplane.slots.items()],
     )
     read(ARENA_USED, lambda: [Sample((n,), u) for n, u in dataplane.arena_used_bytes().items()])
-    read(WORKER_MEMORY, lambda: [Sample((n,), w.resident_bytes) for n, w in pool.workers.items()])
+    read(
+        WORKER_MEMORY,
+        lambda: [Sample((n,), size) for n, w in pool.workers.items() if (size := w.resident_bytes)],
+    )
     read(
         CONFIG_REVISION,
         lambda: [

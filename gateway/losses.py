@@ -30,8 +30,12 @@ class Losses:
         self._quarantine = quarantine
         self._kills: dict[Servable, KillLedger] = {}
 
-    def lose(self, batch: Batch, reason: str, settlement: Settlement, now_ns: int) -> None:
-        """Decide about each member of a batch that may have ended its worker."""
+    def lose(
+        self, batch: Batch, reason: str, settlement: Settlement, now_ns: int, *, blameless: bool = False
+    ) -> None:
+        """Decide about each member of a batch that may have ended its worker. `blameless`: only the way to
+        the worker was lost, so nobody is a suspect for it.
+        """
         servable = servable_of(batch.items[0])
         ledger = self._kills.setdefault(servable, KillLedger())
         again: list[QueueItem] = []
@@ -42,8 +46,8 @@ class Losses:
             item.lost += 1
             retry = servable.policy.retry
             # the budget is only asked where nothing else decides
-            budget = not alone and retry and item.lost < MAX_RUNS and self.budget.take()
-            verdict = fate(alone=alone, lost=item.lost, retry=retry, budget=budget)
+            budget = (blameless or not alone) and retry and item.lost < MAX_RUNS and self.budget.take()
+            verdict = fate(alone=alone and not blameless, lost=item.lost, retry=retry, budget=budget)
             if verdict is Fate.RUN_AGAIN:
                 item.state = ItemState.WAITING
                 item.batch = None
@@ -62,9 +66,12 @@ class Losses:
             else:
                 settlement.fail([item], LostInRun(servable.model, reason, verdict.value), now_ns)
         for item in again:
-            servable.queues.suspect(item)
+            if blameless and not alone:
+                servable.queues.push(item.plan.key, [item])
+            else:
+                servable.queues.suspect(item)
         servable.account.record_reruns(len(again))
-        if not alone and ledger.record(now_ns, again):
+        if not alone and not blameless and ledger.record(now_ns, again):
             self._quarantine(servable, f"its runs ended workers without one request to blame: {reason}")
 
     def answered(self, servable: Servable) -> None:

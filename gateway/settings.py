@@ -28,14 +28,15 @@ class Inheritance:
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """`slots` empty: one CPU slot, and one for each other device that is found. `cpus` are the processors
-    of the gateway process itself, empty for all. Port 0 takes a free one. `frontend` is auto, native or
-    grpcio. The certificate and its key belong together; both are PEM files, as the client's CA. 0 as the age
-    of a connection is no limit, and as keepalive no pings. Gateways with one `pool_folder` share their
-    workers; None is one of its own. Desired state comes from the directory `models` or from the `store`, a
-    URL. `node` is this machine's name, by default the host's; `name` this gateway's, by default the node's
-    and its HTTP port. The last good state of a store is kept in `state_folder`. The admin service listens at
-    `admin`, unix:/path or host:port or off, by default on a socket of the gateway's name. `inherited` is None
+    """`slots` empty: one CPU slot, and one for each other device that is found; ("none",): no slots here.
+    `cpus` are the processors of the gateway process itself, empty for all. Port 0 takes a free one.
+    `frontend` is auto, native or grpcio. The certificate and its key belong together; both are PEM files, as
+    the client's CA. 0 as the age of a connection is no limit, and as keepalive no pings. Gateways with one
+    `pool_folder` share their workers; None is one of its own. Desired state comes from the directory `models`
+    or from the `store`, a URL. `node` is this machine's name, by default the host's; `name` this gateway's,
+    by default the node's and its HTTP port. The last good state of a store is kept in `state_folder`. The
+    admin service listens at `admin`, unix:/path or host:port or off, by default on a socket of the gateway's
+    name. The files and names of `worker_` are for TLS towards pools elsewhere. `inherited` is None
     in the process that the user started.
     """
 
@@ -71,6 +72,11 @@ class GatewaySettings:
     admin_tls_certificate: Path | None = None
     admin_tls_key: Path | None = None
     admin_tls_client_ca: Path | None = None
+    worker_ca: Path | None = None
+    worker_certificate: Path | None = None
+    worker_key: Path | None = None
+    worker_identities: tuple[str, ...] = ()
+    insecure_workers: bool = False
     inherited: Inheritance | None = None
 
 

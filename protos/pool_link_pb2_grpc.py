@@ -63,8 +63,8 @@ class PoolLinkServicer:
 
     def Connect(self, request_iterator, context):
         """One stream is one gateway's link to the worker of one slot. The gateway opens it, the pool answers once the
-        worker is there; after that both sides send frames. Ends with ABORTED when the worker has ended, with its
-        reason, and with UNAVAILABLE when the worker cannot be had.
+        worker is there; after that both sides send frames. Ends with ABORTED when the worker has ended, and says how;
+        with NOT_FOUND or FAILED_PRECONDITION when there is no such slot, or its worker cannot be had now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,6 +43,16 @@ def fetch(source: str, digest: str | None = None) -> Fetched:
     Raises:
         FetchFailed: it is not there, is not what the digest says, or cannot be fetched by this release.
     """
+    try:
+        return _fetched(source, digest)
+    except OSError as error:
+        raise FetchFailed(f"{error.filename or source}: {error.strerror or error}", retryable=True) from error
+    except ValueError as error:  # no text that could name a file
+        raise FetchFailed(f"{source!a}: {error}", retryable=False) from error
+
+
+def _fetched(source: str, digest: str | None) -> Fetched:
+    """Raises FetchFailed, OSError and ValueError."""
     url = urlsplit(source)
     if url.scheme != "file":
         raise FetchFailed(
@@ -52,21 +62,22 @@ def fetch(source: str, digest: str | None = None) -> Fetched:
     if url.netloc not in ("", "localhost"):
         raise FetchFailed(f"file:// with the host {url.netloc!r}: expected file:///path", retryable=False)
     path = Path(unquote(url.path))
-    try:
-        files = _files(path)
-        found = _digest(path, files) if digest is not None else ""
-        if digest is not None and found != digest:
-            raise FetchFailed(f"{path} has the digest {found}, not {digest}", retryable=False)
-        size_bytes = sum(file.stat().st_size for file in files)
-        return Fetched(_model_in(path, files), digest or _fingerprint(path, files), size_bytes)
-    except OSError as error:
-        raise FetchFailed(f"{path}: {error.strerror or error}", retryable=True) from error
+    if not path.is_absolute():
+        raise FetchFailed(f"{source}: expected file:///path", retryable=False)
+    files = _files(path)
+    found = _digest(path, files) if digest is not None else ""
+    if digest is not None and found != digest:
+        raise FetchFailed(f"{path} has the digest {found}, not {digest}", retryable=False)
+    size_bytes = sum(file.stat().st_size for file in files)
+    return Fetched(_model_in(path, files), digest or _fingerprint(path, files), size_bytes)
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the files of a source in the order of their names. Raises OSError."""
+    """Return the files of a source in the order of their names. Raises OSError and FetchFailed."""
     if not path.is_dir():
         path.stat()
+        if not path.is_file():
+            raise FetchFailed(f"{path} is neither a file nor a folder", retryable=False)
         return [path]
     return sorted(each for each in path.rglob("*") if each.is_file())
 
@@ -86,15 +97,20 @@ def _fingerprint(path: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()
-        digest.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        digest.update(_name_in(path, file) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
 
 
 def _digest(path: Path, files: list[Path]) -> str:
     if files == [path]:
         return f"sha256:{_sha256(path)}"
-    lines = "".join(f"{_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+    lines = [f"{_sha256(file)}  ".encode() + _name_in(path, file) + b"\n" for file in files]
+    return f"sha256:{hashlib.sha256(b''.join(lines)).hexdigest()}"
+
+
+def _name_in(path: Path, file: Path) -> bytes:
+    """Names are bytes, of whatever encoding."""
+    return os.fsencode(file.relative_to(path))
 
 
 def _sha256(path: Path) -> str:

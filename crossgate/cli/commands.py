@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossgate.cli import documents, gateways, output
+from crossgate.cli import documents, documents_contexts, gateways, output, worker
 from crossgate.cli.bench import bench
 
 if TYPE_CHECKING:
@@ -19,13 +19,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
-    context_settings={"auto_envvar_prefix": "CROSSGATE"},  # --grpc-port of serve is CROSSGATE_SERVE_GRPC_PORT
 )
 
+DEFAULT_ADDRESS = "127.0.0.1:8001"
 Address = Annotated[
     str,
     typer.Option(
-        "--address", "-a", help="The gateway's gRPC address, or unix:/path.", envvar="CROSSGATE_ADDRESS"
+        "--address",
+        "-a",
+        help=f"The gateway's gRPC address, or unix:/path; default that of the context, or {DEFAULT_ADDRESS}.",
+        envvar="CROSSGATE_ADDRESS",
     ),
 ]
 TlsCa = Annotated[
@@ -34,10 +37,9 @@ TlsCa = Annotated[
 TlsCertificate = Annotated[Path | None, typer.Option(help="Your own certificate, PEM: turns TLS on.")]
 TlsKey = Annotated[Path | None, typer.Option(help="Its key, PEM.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DEFAULT_ADDRESS = "127.0.0.1:8001"
 
 
-@app.command()
+@app.command(context_settings={"auto_envvar_prefix": "CROSSGATE_SERVE"})
 def serve(
     models: Annotated[
         Path | None,
@@ -55,7 +57,8 @@ def serve(
     slot: Annotated[
         list[str] | None,
         typer.Option(
-            help="DEVICE[,cpus=LIST][,capacity=N], such as cpu:0-3 or openvino:CPU. Default: what is found."
+            help="DEVICE[,cpus=LIST][,capacity=N][,memory=SIZE], such as cpu:0-3; none for no workers here. "
+            "Default: what is found."
         ),
     ] = None,
     cpus: Annotated[
@@ -147,6 +150,20 @@ def serve(
         Path | None,
         typer.Option(help="Who has signed the certificates of operators; beyond loopback it is needed."),
     ] = None,
+    worker_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of who has signed the certificates of pools elsewhere.")
+    ] = None,
+    worker_cert: Annotated[
+        Path | None, typer.Option(help="This gateway's certificate towards pools, PEM.")
+    ] = None,
+    worker_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    worker_identity: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that a pool's certificate may have; others are not connected to."),
+    ] = None,
+    insecure_workers: Annotated[
+        bool, typer.Option(help="Connect to pools on other machines without TLS.")
+    ] = False,
 ) -> None:
     """Serve a directory of models, or what a store says, until SIGTERM; SIGUSR2 restarts in place."""
     from gateway.settings import FRONT_ENDS, GatewaySettings
@@ -199,6 +216,11 @@ def serve(
         admin_tls_certificate=admin_tls_cert,
         admin_tls_key=admin_tls_key,
         admin_tls_client_ca=admin_tls_client_ca,
+        worker_ca=worker_ca,
+        worker_certificate=worker_cert,
+        worker_key=worker_key,
+        worker_identities=tuple(worker_identity or ()),
+        insecure_workers=insecure_workers,
     )
     (_serve_alone if processes == 1 else _serve_together)(settings)
 
@@ -257,9 +279,24 @@ def _cpus(text: str) -> tuple[int, ...]:
     return cpus
 
 
+def _of_context(
+    address: str, ca: Path | None, certificate: Path | None, key: Path | None
+) -> tuple[str, Path | None, Path | None, Path | None]:
+    """Return where a gateway is: as the options say, else the current context, else the usual place here."""
+    if address or ca or certificate or key:
+        return address or DEFAULT_ADDRESS, ca, certificate, key
+    context = documents_contexts.in_force()
+    if not context.address:
+        return DEFAULT_ADDRESS, None, None, None
+    ca, certificate, key = (
+        Path(each) if each else None for each in (context.tls_ca, context.tls_cert, context.tls_key)
+    )
+    return context.address, ca, certificate, key
+
+
 @app.command()
 def models(
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = "",
     tls_ca: TlsCa = None,
     tls_cert: TlsCertificate = None,
     tls_key: TlsKey = None,
@@ -268,7 +305,8 @@ def models(
     """List the models that a gateway knows, with their versions and state."""
     from crossgate.cli.remote import credentials_of, list_models
 
-    found = list_models(address, credentials_of(tls_ca, tls_cert, tls_key))
+    address, *files = _of_context(address, tls_ca, tls_cert, tls_key)
+    found = list_models(address, credentials_of(*files))
     output.rows(("model", "version", "state", "reason"), found, as_json=json)
 
 
@@ -281,7 +319,7 @@ def infer(
             help="NAME=VALUE with VALUE as JSON, @file.npy or @file.json. Without any, shows the signature."
         ),
     ] = None,
-    address: Address = DEFAULT_ADDRESS,
+    address: Address = "",
     outputs: Annotated[
         list[str] | None, typer.Option("--output", "-o", help="An output to ask for; default all.")
     ] = None,
@@ -294,7 +332,8 @@ def infer(
     """Send one request and print the answer."""
     from crossgate.cli.remote import credentials_of, infer_once
 
-    credentials = credentials_of(tls_ca, tls_cert, tls_key)
+    address, *files = _of_context(address, tls_ca, tls_cert, tls_key)
+    credentials = credentials_of(*files)
     infer_once(model, inputs or [], address, credentials, tuple(outputs or ()), timeout_s, as_json=json)
 
 
@@ -325,7 +364,8 @@ def doctor(json: AsJson = False) -> None:
 
 app.command()(bench)
 documents.register(app)
-gateways.register(app)
+gateways.register(app, documents_contexts.resolve_gateway)
+worker.register(app)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from gateway.config.device import parse_device
 from gateway.config.keys import GATEWAYS, WORKERS
 from gateway.config.registration import Registration, RegistrationInvalid, read_registration
 from gateway.config.status import Presence
@@ -148,9 +149,7 @@ def _details(document: ModelDocument, version: str, cluster: Cluster) -> str:
 
 def _where(document: ModelDocument, path: str, cluster: Cluster) -> str:
     found: list[str] = []
-    for node, registrations in sorted(cluster.slots.items()):
-        slots = [Slot(each.slot, each.parsed_device, each.cpus, each.capacity) for each in registrations]
-        runtimes = {runtime for each in registrations for runtime in each.runtimes}
+    for node, slots, runtimes in _nodes(cluster):
         try:
             placed = place(document.instances, path, slots, runtimes, node)
         except PlacementFailed as error:
@@ -159,10 +158,27 @@ def _where(document: ModelDocument, path: str, cluster: Cluster) -> str:
         found += [
             f"on node {node}, slot {each.slot} ({each.runtime}, {each.count} at once)" for each in placed
         ]
-    unseen = sorted({each.node for each in cluster.presences if each.node not in cluster.slots})
-    if unseen:
-        found.append(f"on node {', '.join(unseen)}, whose slots the store does not know")
-    return "; ".join(found) or "nowhere: no gateway is live"
+    return "; ".join(found) or "nowhere: no gateway with slots is live"
+
+
+def _nodes(cluster: Cluster) -> list[tuple[str, list[Slot], set[str]]]:
+    """Return (node, slots, runtimes) of pools and of gateways that have one of their own; gateways of one
+    node have the same.
+    """
+    nodes: dict[str, tuple[dict[str, Slot], set[str]]] = {}
+    for node, registrations in cluster.slots.items():
+        slots, runtimes = nodes.setdefault(node, ({}, set()))
+        for each in registrations:
+            slots[each.slot] = Slot(each.slot, each.parsed_device, each.cpus, each.capacity)
+            runtimes.update(each.runtimes)
+    for presence in cluster.presences:
+        slots, runtimes = nodes.setdefault(presence.node, ({}, set()))
+        runtimes.update(presence.runtimes)
+        for own in presence.slots:
+            slots[own.slot] = Slot(own.slot, parse_device(own.device), own.cpus, own.capacity)
+    return [
+        (node, list(slots.values()), runtimes) for node, (slots, runtimes) in sorted(nodes.items()) if slots
+    ]
 
 
 def _local_file(source: str) -> tuple[str, int]:

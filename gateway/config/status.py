@@ -17,6 +17,15 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a newer release adds is passed over."""
 
 
+class SlotReport(Report, frozen=True):
+    """A slot of a gateway's own pool."""
+
+    slot: str
+    device: str
+    capacity: int
+    cpus: tuple[int, ...] = ()
+
+
 class Presence(Report, frozen=True):
     """`gateways/<gateway>`. `observed` is the highest revision of the configuration (models, overrides,
     policies, rollouts) whose effects are in force, or named in this gateway's status of the model. A model
@@ -32,6 +41,8 @@ class Presence(Report, frozen=True):
     started: str  # RFC 3339
     observed: int = 0
     draining: bool = False
+    slots: tuple[SlotReport, ...] = ()
+    runtimes: tuple[str, ...] = ()  # that are installed there
 
 
 class VersionReport(Report, frozen=True):

@@ -84,12 +84,11 @@ class Loader:
         """
         slot = instance.placed.slot
         async with self._turns[slot]:
-            link = self.links.get(slot)
-            if link is None:
+            link, there = self.links.get(slot), self._pool.slots.get(slot)
+            if link is None or there is None:
                 raise LinkGone
             try:
-                device = str(self._pool.slots[slot].device)
-                spec = servable_spec(document, record.source, instance.placed, device)
+                spec = servable_spec(document, record.source, instance.placed, there)
                 loaded = await load_instance(link, document, spec)
             except RequestRefused as error:
                 raise self._failed(record.key, slot, str(error), retryable=error.retryable) from error
@@ -101,7 +100,8 @@ class Loader:
                 reason = f"its worker was lost while loading: {error}"
                 raise self._failed(record.key, slot, reason, retryable=True, lost=True) from error
             except TimeoutError as error:
-                self._pool.workers[slot].kill(f"loading {record.model} version {record.version} hangs")
+                if slot in self._pool.workers:
+                    self._pool.workers[slot].kill(f"loading {record.model} version {record.version} hangs")
                 raise self._failed(record.key, slot, "loading took too long", retryable=True) from error
         self._backoffs.pop((record.key, slot), None)
         return loaded

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.workerpool.remote.source import source_path
 from wire.frames import (
     Kind,
     Load,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.lifecycle.desired import DesiredVersion
     from gateway.lifecycle.placement import Placed
     from gateway.workerpool.seam import Link
+    from gateway.workerpool.slot import Slot
 
 LOAD_TIMEOUT_S = 600.0
 _servable_ids = itertools.count(1)
@@ -64,9 +66,12 @@ def spec_key(document: ModelDocument, source: DesiredVersion) -> str:
 
 
 def servable_spec(
-    document: ModelDocument, source: DesiredVersion, placed: Placed, device: str
+    document: ModelDocument, source: DesiredVersion, placed: Placed, slot: Slot
 ) -> ServableSpec:
-    """Return what the worker is asked to load."""
+    """Return what the worker is asked to load: a file here, or a source that its pool fetches."""
+    path = source.path
+    if slot.fetches and source.source:
+        path = source_path(source.source, source.digest)
     signature = None
     if document.inputs or document.outputs:
         signature = Signature(
@@ -76,9 +81,9 @@ def servable_spec(
     return ServableSpec(
         model=document.model,
         version=source.version,
-        path=source.path,
+        path=path,
         runtime=placed.runtime,
-        device=device,
+        device=str(slot.device),
         count=placed.count,
         width=placed.width,
         options=dict(placed.options),

@@ -137,6 +137,9 @@ class Reconciler:
     def slots_changed(self) -> None:
         """The pool has other slots than before: everything is placed anew."""
         for record in self._records(self.notable):
+            model = self.served[record.model].desired
+            if record.fetch in (InstanceState.ABSENT, InstanceState.FAILED) and model is not None:
+                self._skip_fetch(model.document, record)
             if record.fetch is InstanceState.READY:
                 self._place(record)
         self._touch(self.notable)
@@ -269,15 +272,16 @@ class Reconciler:
                 self._place(record)
 
     def _skip_fetch(self, document: ModelDocument, record: VersionRecord) -> None:
-        """Where a version runs on other nodes only, they fetch it."""
-        if not document.instances and any(not slot.node for slot in self._pool.slots.values()):
+        """Where a version runs only on slots that fetch for themselves, nothing is fetched here."""
+        if not document.instances and not all(slot.fetches for slot in self._pool.slots.values()):
             return
         try:
             placed = self._placed(document, record)
         except PlacementFailed:
             return
-        if all(self._pool.slots[each.slot].node for each in placed):
+        if all(self._pool.slots[each.slot].fetches for each in placed):
             record.fetch = InstanceState.READY
+            record.reason = ""
             self._place(record)
 
     def _rest(self, served: ServedModel, now_ns: int) -> None:
@@ -349,7 +353,8 @@ class Reconciler:
         """Return whether a version may be loaded on a slot now. If not, room is made for it, or it has
         failed.
         """
-        budget = self._pool.slots[slot].memory_bytes
+        there = self._pool.slots.get(slot)
+        budget = there.memory_bytes if there is not None else None
         if budget is None:
             return True
         instance = record.instances[slot]
@@ -396,7 +401,7 @@ class Reconciler:
                 if instance is None or instance is waiting:
                     continue
                 is_there = instance.state in (InstanceState.LOADING, InstanceState.READY)
-                if not is_there and instance.no_room_ns >= min(waiting.no_room_ns, now_ns):
+                if not is_there and instance.no_room_ns >= waiting.no_room_ns:
                     continue
                 servable = record.servable
                 if not is_there or record.leaving or record.draining or served.desired is None:
@@ -585,7 +590,12 @@ class Reconciler:
         try:
             placed = self._placed(model.document, record)
         except PlacementFailed as error:
-            if record.servable is None and record.reason != str(error):
+            for slot in record.instances.keys() - self._pool.slots.keys():
+                self._leave(record, record.instances.pop(slot))
+            if record.servable is not None and not record.instances:
+                record.reason = str(error)
+                self._withdraw(record, record.reason)
+            elif record.servable is None and record.reason != str(error):
                 record.reason = str(error)
                 log.error(
                     "model %s version %s cannot be placed: %s",
@@ -605,12 +615,17 @@ class Reconciler:
             record.instances[each.slot] = (
                 known if known is not None and known.placed == each else InstanceRecord(each)
             )
-        for slot, gone in before.items():
-            if record.servable is not None:
-                self._dataplane.unhost(record.servable, slot)
-            link = self._loader.links.get(slot)
-            if gone.state is InstanceState.READY and link is not None:
-                link.forget(gone.servable_id)
+        for gone in before.values():
+            self._leave(record, gone)
+
+    def _leave(self, record: VersionRecord, gone: InstanceRecord) -> None:
+        """Take a version off a slot on which it is not to run any more."""
+        slot = gone.placed.slot
+        if record.servable is not None:
+            self._dataplane.unhost(record.servable, slot)
+        link = self._loader.links.get(slot)
+        if gone.state is InstanceState.READY and link is not None:
+            link.forget(gone.servable_id)
 
     # What is served.
 

@@ -73,6 +73,7 @@ class Worker:
         self.restarts = 0  # how often this gateway started it again
         self.pid: int | None = None
         self.down_reason = "starting"
+        self.way_lost = False  # a link to a worker of our own is lost with it
         self._events = events
         self._clock = clock
         self._gateway = gateway

@@ -6,7 +6,7 @@ import pytest
 
 from crossgate.cli.documents_plan import Cluster, Loading, loading_of, plan_lines, shares
 from gateway.config.registration import Registration
-from gateway.config.status import Presence
+from gateway.config.status import Presence, SlotReport
 from gateway.config.validation import validate
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -67,7 +67,8 @@ def test_a_plan_names_nodes_slots_and_memory(tmp_path):
         versions={"1": {"source": f"file://{tmp_path}/m.onnx"}, "2": {"source": "s3://bucket/m2.zip"}},
         instances=[{"runtime": "onnxruntime", "device": "cuda:0", "count": 2, "where": {"node": "gpu-*"}}],
     )
-    present = Presence("one", "elsewhere", "1", "a:1", "a:2", 1, "now")
+    own = (SlotReport("cpu", "cpu", 2),)
+    present = Presence("one", "elsewhere", "1", "a:1", "a:2", 1, "now", slots=own, runtimes=("onnxruntime",))
     nodes = {
         "gpu-1": [slot("gpu-1", "cpu", "cpu"), slot("gpu-1", "cuda:0", "cuda:0")],
         "gpu-2": [slot("gpu-2", "cpu", "cpu")],
@@ -79,7 +80,7 @@ def test_a_plan_names_nodes_slots_and_memory(tmp_path):
     assert "on node gpu-1, slot cuda:0 (onnxruntime, 2 at once)" in first
     assert "not on node gpu-2 (no slot here is cuda:0; there are cpu)" in first
     assert "not on node web (no instance is for this node, web; they are for gpu-*)" in first
-    assert "on node elsewhere, whose slots the store does not know" in first
+    assert "not on node elsewhere (no instance is for this node, elsewhere; they are for gpu-*)" in first
     assert "about 6.0 MiB on each slot" in first
     assert "memory unknown from here" in second
     assert traffic == "traffic: the latest ready version 0 % -> 100 %"
@@ -87,7 +88,7 @@ def test_a_plan_names_nodes_slots_and_memory(tmp_path):
 
 def test_a_plan_without_gateways_says_so():
     lines = plan_lines(None, model(), Cluster())
-    assert "nowhere: no gateway is live" in lines[0]
+    assert "nowhere: no gateway with slots is live" in lines[0]
 
 
 def test_a_plan_of_a_policy_says_that_nothing_moves():

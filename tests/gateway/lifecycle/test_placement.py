@@ -14,6 +14,12 @@ def slot(device, capacity=4, name=None):
     return Slot(name or device, parse_device(device), tuple(range(capacity)), capacity)
 
 
+def there(node, device, capacity=4, runtimes=ALL):
+    """A slot of another node."""
+    cpus, name = tuple(range(capacity)), f"{node}/{device}"
+    return Slot(name, parse_device(device), cpus, capacity, node=node, runtimes=tuple(runtimes), fetches=True)
+
+
 CPU, LEFT, RIGHT = slot("cpu"), slot("cpu:0-1", 2), slot("cpu:2-3", 2)
 CUDA, OPENVINO = slot("cuda:0", 2), slot("openvino:CPU")
 
@@ -159,3 +165,83 @@ def test_instances_for_other_nodes_are_left_out():
 def test_model_without_an_instance_for_this_node_names_the_nodes_it_has():
     with pytest.raises(PlacementFailed, match=r"this node, edge-7; they are for gpu-1"):
         place([Instance("onnxruntime", "cpu", where=Where(node="gpu-1"))], "m.onnx", [CPU], ALL, "edge-7")
+
+
+A_CPU, A_LEFT, A_RIGHT = there("a", "cpu"), there("a", "cpu:0-1", 2), there("a", "cpu:2-3", 2)
+B_CPU, B_CUDA = there("b", "cpu", 8), there("b", "cuda:0", 2)
+B_BARE = there("b", "cpu", 8, ("loopback",))
+
+
+@pytest.mark.parametrize(
+    ("instances", "slots", "expected"),
+    [
+        # everywhere, the count on each node
+        ([Instance("loopback", "cpu")], [CPU, A_CPU], [("cpu", 1, 4), ("a/cpu", 1, 4)]),
+        ([Instance("loopback", "cpu", count=2)], [CPU, B_CPU], [("cpu", 2, 2), ("b/cpu", 2, 4)]),
+        ([Instance("loopback", "cpu")], [A_CPU, B_CPU], [("a/cpu", 1, 4), ("b/cpu", 1, 8)]),
+        # spread over a node's own slots
+        (
+            [Instance("loopback", "cpu", count=3)],
+            [CPU, A_LEFT, A_RIGHT],
+            [("cpu", 3, 1), ("a/cpu:0-1", 2, 1), ("a/cpu:2-3", 1, 2)],
+        ),
+        # on the nodes that match
+        ([Instance("loopback", "cpu", where=Where(node="a"))], [CPU, A_CPU, B_CPU], [("a/cpu", 1, 4)]),
+        ([Instance("loopback", "cpu", where=Where(node="here"))], [CPU, A_CPU], [("cpu", 1, 4)]),
+        (
+            [Instance("loopback", "cpu", where=Where(node="[ab]"))],
+            [CPU, A_CPU, B_CPU],
+            [("a/cpu", 1, 4), ("b/cpu", 1, 8)],
+        ),
+        # on those that have the device, and the runtime
+        ([Instance("onnxruntime", "cuda:0")], [CPU, A_CPU, B_CUDA], [("b/cuda:0", 1, 1)]),
+        ([Instance("onnxruntime", "cpu")], [CPU, B_BARE], [("cpu", 1, 4)]),
+        # each instance for itself
+        (
+            [Instance("onnxruntime", "cuda:0"), Instance("loopback", "cpu", where=Where(node="a"))],
+            [CPU, A_CPU, B_CUDA],
+            [("b/cuda:0", 1, 1), ("a/cpu", 1, 4)],
+        ),
+        # without instances each node decides
+        ((), [CPU, B_CUDA], [("cpu", 1, 4), ("b/cuda:0", 1, 1)]),
+        ((), [B_BARE, A_CPU], [("a/cpu", 1, 4)]),
+    ],
+)
+def test_instances_are_placed_on_every_node_that_matches(instances, slots, expected):
+    found = place(instances, "/m/1/model.onnx", slots, ALL, "here")
+    assert [(each.slot, each.count, each.width) for each in found] == expected
+
+
+def test_pool_of_this_machine_shares_an_instance_with_the_gateways_own_slots():
+    found = place([Instance("loopback", "cpu", count=3)], "m.onnx", [CPU, A_CPU], ALL, "a")
+    assert [(each.slot, each.count) for each in found] == [("cpu", 2), ("a/cpu", 1)]
+
+
+def test_gateway_without_the_runtime_places_on_those_that_have_it():
+    found = place((), "/m/1/model.onnx", [A_CPU], (), "here")
+    assert [(each.slot, each.runtime) for each in found] == [("a/cpu", "onnxruntime")]
+
+
+@pytest.mark.parametrize(
+    ("instances", "slots", "message"),
+    [
+        ([Instance("loopback", "cuda:1")], [B_CUDA], "no slot on node b is cuda:1; there are cuda:0"),
+        ([Instance("loopback", "cuda:1")], [CPU, B_CUDA], "no slot here is cuda:1; there are cpu"),
+        (
+            [Instance("openvino", "cpu")],
+            [B_BARE],
+            "runtime openvino is not installed on node b; there is loop",
+        ),
+        (
+            [Instance("loopback", "cpu", where=Where(node="c"))],
+            [CPU, A_CPU],
+            "no instance is for the nodes here, a; they are for c",
+        ),
+        ([Instance("loopback", "cpu")], [], "no slot here is cpu; there are none"),
+        ((), [B_BARE], "nothing on node b can run model.onnx: slots cpu; runtimes loopback"),
+    ],
+)
+def test_what_no_node_can_run_names_what_is_there(instances, slots, message):
+    with pytest.raises(PlacementFailed) as caught:
+        place(instances, "/m/1/model.onnx", slots, ALL, "here")
+    assert str(caught.value).startswith(message)

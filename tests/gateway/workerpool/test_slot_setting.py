@@ -36,7 +36,7 @@ def test_a_slot_is_read(text, device, cpus, capacity, visible):
     [
         ("gpu", "slot 'gpu': expected cpu, cpu:0-3"),
         ("", "slot '': expected cpu"),
-        ("cpu,threads=2", "unknown option 'threads'; there are cpus and capacity"),
+        ("cpu,threads=2", "unknown option 'threads'; there are cpus, capacity and memory"),
         ("cpu,capacity=0", "capacity must be a whole number from 1"),
         ("cpu,capacity=two", "capacity must be a whole number from 1"),
         ("cpu:8", "CPU 8 is not there; this process may use 0-7"),

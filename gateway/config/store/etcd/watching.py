@@ -110,7 +110,8 @@ class Watcher:
                 self._tell(change)
         elif reply.watch_id == WATCH_ID:
             # Sent by etcd of its own in the order of the events. An answer to our question (no watch id) may
-            # overtake events in versions before 3.4.25 and 3.5.8: https://github.com/etcd-io/etcd/issues/15220
+            # overtake events in versions before 3.4.25 and 3.5.8:
+            # https://github.com/etcd-io/etcd/issues/15220
             self._assembly.advance(reply.header.revision)
 
     async def _can_go_on(self) -> bool:
