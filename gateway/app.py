@@ -123,7 +123,8 @@ class Gateway:
         clock = self._clock = MonotonicClock()
         self._node = settings.node or socket.gethostname()
         runtimes = self._runtimes = installed_runtimes()
-        self._opening = None if settings.store is None else open_store(settings.store)
+        if settings.store is not None:
+            describe(settings.store)  # what is wrong with it is said before anything is started
         self._directory = None if settings.models is None else DirectorySource(settings.models)
         self._following: Following | None = None
         self._reporter: Reporter | None = None
@@ -282,12 +283,14 @@ class Gateway:
         """Open the directory or the store that this gateway follows."""
         settings = self._settings
         source: Source
-        if self._opening is None:
+        if settings.store is None:
             assert self._directory is not None, "there is a source"
             source = self._directory
         else:
-            store = await held.enter_async_context(self._opening)
-            last_good = LastGood(_state_path(settings), store.where)
+            last_good = LastGood(_state_path(settings), describe(settings.store))
+            # a file that has gone is no empty store, for whoever has served from it
+            known = await asyncio.to_thread(last_good.knows_documents)
+            store = await held.enter_async_context(open_store(settings.store, create=not known))
             source = StoreSource(store, last_good)
             self._guarding = Guarding(store, self._access, last_good)
             self._reporter = Reporter(store, self._clock, self._reconciler, self.catalog)

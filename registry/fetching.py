@@ -67,7 +67,8 @@ def _fetched(source: str, digest: str | None) -> Fetched:
     files = _files(path)
     found = _digest(path, files) if digest is not None else ""
     if digest is not None and found != digest:
-        raise FetchFailed(f"{path} has the digest {found}, not {digest}", retryable=False)
+        # it may still be being copied
+        raise FetchFailed(f"{path} has the digest {found}, not {digest}", retryable=True)
     size_bytes = sum(file.stat().st_size for file in files)
     return Fetched(_model_in(path, files), digest or _fingerprint(path, files), size_bytes)
 

@@ -18,6 +18,7 @@ from gateway.config.wording import accepts, did_you_mean, expectation, join, quo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MAX_HINTS: Final = 50  # of what was meant, in one document
 WRONG: Final = object()  # what a reading yields that has problems
 
 
@@ -93,7 +94,9 @@ class Reading:
             if not isinstance(key, str):
                 self._report_key(key, path)
             elif key not in names:
-                nearest = did_you_mean(key, names) or f"; the keys here are {', '.join(names)}"
+                # looking for what was meant takes long, and nobody reads thousands of hints
+                near = did_you_mean(key, names) if len(self.problems) < MAX_HINTS else ""
+                nearest = near or f"; the keys here are {', '.join(names)}"
                 self.problems.append(Problem(join(path, key), f"is not a known key{nearest}"))
 
     def _report_key(self, key: object, path: str) -> None:

@@ -31,7 +31,7 @@ from gateway.config.document import (
     VersionSource,
 )
 from gateway.config.errors import DocumentInvalid, Problem
-from gateway.config.structure import Reading, Reference
+from gateway.config.structure import MAX_HINTS, Reading, Reference
 from gateway.config.wording import did_you_mean, join, listed, quote
 
 if TYPE_CHECKING:
@@ -194,9 +194,10 @@ def _dangling_references(
     labels, versions = _keys(data, "labels"), _keys(data, "versions")
     open_ended = outside is None and not versions
     versions = sorted({*versions, *(outside or ())}, key=lambda version: (len(version), version))
+    known, hinted = {*versions}, 0
     for reference in references:
         text = reference.text
-        if text in versions or (open_ended and _VERSION.fullmatch(text)):
+        if text in known or (open_ended and _VERSION.fullmatch(text)):
             continue
         names = versions
         wanted = "a version of this model"
@@ -206,9 +207,9 @@ def _dangling_references(
             names = labels + versions
             wanted = "a label or a version of this model"
         exist = f" ({listed(names)})" if names else " (there is none)"
-        yield Problem(
-            reference.path, f"expected {wanted}{exist}, got {quote(text)}{did_you_mean(text, names)}"
-        )
+        hinted += 1
+        hint = did_you_mean(text, names) if hinted < MAX_HINTS else ""
+        yield Problem(reference.path, f"expected {wanted}{exist}, got {quote(text)}{hint}")
 
 
 def _wrong_part(path: str, part: Struct) -> Iterator[Problem]:

@@ -39,6 +39,7 @@ class Guarding:
         self._last_good = last_good
         self._documents: dict[str, AccessDocument] = {}  # {key: document}
         self._enforced = False
+        self._on_disk: set[str] = set()  # keys
 
     def enforce(self, *, enforced: bool) -> None:
         """Say whether access is enforced; at once."""
@@ -71,6 +72,7 @@ class Guarding:
             there = {entry.key for entry in change.puts}
             for key in self._documents.keys() - there:
                 del self._documents[key]
+            self.problems = {key: why for key, why in self.problems.items() if key in there}
         for key in change.deletes:
             self._documents.pop(key, None)
             self.problems.pop(key, None)
@@ -96,11 +98,16 @@ class Guarding:
         for each in saved:
             if each.key in keys.ACCESS and each.value is not None:
                 self._put(each.key, each.value)
+                self._on_disk.add(each.key)
         self._apply()
 
     async def _save(self, change: Change) -> None:
         saved = [Saved(e.key, e.revision, e.value) for e in change.puts if e.key not in self.problems]
-        saved += [Saved(key, change.revision, None) for key in change.deletes]
+        gone = set(change.deletes)
+        if change.resync:  # a token that was taken away must not be back after a restart
+            gone |= self._on_disk - {entry.key for entry in change.puts}
+        saved += [Saved(key, change.revision, None) for key in gone]
+        self._on_disk = (self._on_disk | {each.key for each in saved}) - gone
         try:
             await asyncio.to_thread(self._last_good.save, saved)
         except LastGoodUnusable as error:

@@ -59,6 +59,13 @@ class LastGood:
             raise LastGoodUnusable(self._path, error) from error
         return [Saved(*row) for row in rows]
 
+    def knows_documents(self) -> bool:
+        """Return whether there is something to serve; false too where the file cannot be used."""
+        try:
+            return bool(self.load())
+        except LastGoodUnusable:
+            return False
+
     def save(self, documents: Iterable[Saved], *, only: Span | None = None) -> None:
         """Keep these documents; in `only`, no others.
 

@@ -324,6 +324,9 @@ class Reconciler:
                 tasks.create_task(self._fetch(served, record), name=f"fetch {record.model}/{record.version}")
             case policy.LoadInstance(key, slot):
                 record = served.records[key]
+                if slot not in record.instances:  # it went while this pass gave way
+                    self._touch((served.model,))
+                    return
                 record.quarantined_until_ns = 0
                 if record.reason.startswith("quarantined"):
                     record.reason = ""

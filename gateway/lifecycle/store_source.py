@@ -23,6 +23,7 @@ from gateway.config.files import parse_json
 from gateway.config.gateway_document import GatewayDocument, validate_gateway
 from gateway.config.override import read_override
 from gateway.config.patch import fold
+from gateway.config.refusal import MAX_DOCUMENT_BYTES
 from gateway.config.store.store import StoreRefused
 from gateway.config.validation import refused_changes, validate
 from gateway.lifecycle.desired import Desired, DesiredModel, Sources
@@ -140,9 +141,10 @@ class StoreSource:
                 began_s = time.monotonic()
         came_back, self.from_disk = self.from_disk, False
         self._saved.clear()
-        # that of our own entries: a store's own revision also counts what others write there
+        # that of our own entries: a store's own revision also counts what others write there. What a whole
+        # reading does not have may have been deleted just before it.
         revisions = [entry.revision for entry in change.puts if entry.key in keys.CONFIGURATION]
-        if gone:
+        if gone or change.resync:
             revisions.append(change.revision)
         self._revision = max([0 if restored else self._revision, *revisions])
         if came_back:
@@ -363,6 +365,8 @@ class StoreSource:
 
 def _parse(value: bytes) -> object:
     """Raises DocumentInvalid."""
+    if len(value) > MAX_DOCUMENT_BYTES:  # it would hold up requests
+        raise DocumentInvalid([Problem("", f"expected at most {MAX_DOCUMENT_BYTES} bytes, got {len(value)}")])
     try:
         text = value.decode()
     except UnicodeDecodeError as error:

@@ -50,17 +50,21 @@ _MAX_TTL_S: Final = 1e9
 
 
 def open_local(
-    path: Path, *, clock: LeaseClock | None = None, kept_deletions: int = KEPT_DELETIONS
+    path: Path,
+    *,
+    create: bool = True,
+    clock: LeaseClock | None = None,
+    kept_deletions: int = KEPT_DELETIONS,
 ) -> AbstractAsyncContextManager[LocalStore]:
     """Open the store in a file, and create it where there is none, readable by its owner only. It is closed
-    with the context.
+    with the context. Without `create`, one that is not there is a store that is away.
 
-    Entering raises:
+    Entering raises, with `create`:
         StoreRefused: the folder is missing, the file may not be written, is damaged, or is not ours.
         StoreAway: another process keeps the file locked, or the disk does not answer.
     """
     path = Path(os.path.abspath(path))  # the working folder may change
-    return _opened(path, LocalFile(path, clock or BootClock(), kept_deletions))
+    return _opened(path, LocalFile(path, clock or BootClock(), kept_deletions, create=create))
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ about it, so no watch resumes across generations.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -60,8 +63,9 @@ class LocalFile:
     new generation.
     """
 
-    def __init__(self, path: Path, clock: LeaseClock, kept_deletions: int) -> None:
+    def __init__(self, path: Path, clock: LeaseClock, kept_deletions: int, *, create: bool = True) -> None:
         self.stamp = 0
+        self._create = create
         self._path = path
         self._clock = clock
         self._kept_deletions = kept_deletions
@@ -75,8 +79,14 @@ class LocalFile:
         self._expiry_ns: int | None = None  # of the lease that expires first
 
     def open(self) -> None:
-        """Create the file where there is none."""
-        self._connect(create=True)
+        """Open the file; where there is none, create it, or leave it to the first use."""
+        if self._create:
+            self._connect(create=True)
+            return
+        try:
+            self._connect(create=False)
+        except StoreAway as error:
+            log.warning("%s; it is taken up when it is there", error)
 
     def close(self) -> None:
         if self._connection is not None:

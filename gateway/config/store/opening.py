@@ -28,8 +28,9 @@ _MEANT: Final = {"http": "etcd", "https": "etcds", "file": "sqlite"}
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:[,/].*)?")
 
 
-def open_store(url: str) -> AbstractAsyncContextManager[Store]:
-    """The store as a context manager that closes it; what watches it must have ended before.
+def open_store(url: str, *, create: bool = True) -> AbstractAsyncContextManager[Store]:
+    """The store as a context manager that closes it; what watches it must have ended before. Without `create`
+    a file that is not there is a store that is away.
 
     Entering does not wait for etcd: while no endpoint answers, calls raise StoreAway.
 
@@ -40,7 +41,7 @@ def open_store(url: str) -> AbstractAsyncContextManager[Store]:
     if isinstance(found, Path):
         from gateway.config.store.local import open_local
 
-        return open_local(found)
+        return open_local(found, create=create)
     from gateway.config.store.etcd.store import open_etcd
 
     return open_etcd(found)
