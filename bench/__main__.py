@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
-from bench import plot, soak_report
+from bench import configuration as configuration_scenarios
+from bench import configuration_report, plot, soak_report
+from bench.configuration_setting import Setting
 from bench.environment import MODEL_CACHE
 from bench.generators import CHOICES, choose
 from bench.load import LoadFailed
@@ -161,6 +163,41 @@ def soak(
     typer.echo(soak_report.verdict(result))
     typer.echo(f"wrote {folder}")
     if not result.met:
+        raise typer.Exit(1)
+
+
+@app.command()
+def configuration(
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(configuration_scenarios.SCENARIOS)}.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Of a round; etcd is away for six.", min=2)] = 10.0,
+    rounds: Annotated[int, typer.Option(help="With changes, and as many without.", min=1)] = 4,
+    changes: Annotated[int, typer.Option(help="In all rounds together.", min=1)] = 200,
+    declared: Annotated[int, typer.Option(help="Models that are declared.", min=200)] = 10_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    model_cpu: ModelCpu = None,
+    load_cpu: LoadCpu = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for configuration.md, a .json each, a .png.")
+    ] = None,
+) -> None:
+    """How soon changes in etcd act, and what they, and an etcd that is away, cost requests. The exit code is
+    1 if a scenario is void or misses what is wanted."""
+    names = list(configuration_scenarios.SCENARIOS)
+    _need(only or [], names, "scenario")
+    _refuse_debug_build()
+    now = datetime.datetime.now(datetime.UTC)
+    folder = out or RESULTS / f"configuration-{now:%Y%m%d-%H%M%S}"
+    placement = _placement(model_cpu, load_cpu)
+    setting = Setting(folder, placement, seconds, rounds, changes, declared, seed, typer.echo)
+    machine, outcomes = this_machine(), []
+    for name in only or names:
+        outcomes.append(configuration_scenarios.run(name, setting))
+        typer.echo(configuration_report.verdict(outcomes[-1]))
+        configuration_report.write(outcomes, f"{now:%Y-%m-%d %H:%M} UTC", machine, folder)
+    typer.echo(f"wrote {folder}")
+    if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
 
 

@@ -9,6 +9,7 @@ import itertools
 import numpy as np
 import pytest
 from background_load import BackgroundLoad
+from live_gateway import wait_until
 from store_gateway import EtcdPlace, LocalPlace, Operator, StoreGateway, loopback
 
 from crossgate import InvalidRequest, NotFound
