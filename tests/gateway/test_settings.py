@@ -33,7 +33,7 @@ def test_what_another_release_wrote_is_read_as_far_as_it_is_known():
     assert from_json('{"models": "/m", "of_tomorrow": {"a": 1}}') == GatewaySettings(Path("/m"))
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"models": "/m", "cpus": ["a"]}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"models": "/m", "cpus": ["a"]}'])
 def test_what_are_no_settings_is_refused(text):
     with pytest.raises(msgspec.DecodeError):
         from_json(text)

@@ -175,7 +175,7 @@ def test_serve_refuses_wrong_settings_in_one_line(tmp_path):
     ports = ("--grpc-port", 0, "--http-port", 0)
     assert "tpu" in one_line_error(crossgate("serve", "--models", tmp_path, "--slot", "tpu:0", *ports))
     option = one_line_error(crossgate("serve", "--models", tmp_path, "--slot", "cpu,threads=2", *ports))
-    assert "unknown option 'threads'; there are cpus and capacity" in option
+    assert "unknown option 'threads'; there are cpus, capacity and memory" in option
     far = one_line_error(crossgate("serve", "--models", tmp_path, "--slot", "cpu:4000", *ports))
     assert "CPU 4000 is not there" in far
     missing = tmp_path / "missing"

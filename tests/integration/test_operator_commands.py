@@ -66,7 +66,7 @@ def etcd(tmp_path_factory):
         yield process
 
 
-@pytest.fixture(params=["local", "etcd"])
+@pytest.fixture(params=["local", pytest.param("etcd", marks=pytest.mark.long)])
 def url(request, tmp_path):
     """An empty store of each kind."""
     if request.param == "local":

@@ -74,6 +74,7 @@ async def test_two_gateways_get_their_answers_and_share_the_credits(start_pool, 
     await first.until(lambda: first.credits == 4)
 
 
+@pytest.mark.long
 async def test_gateway_that_is_killed_gives_its_credits_to_the_other(start_pool, join, listen, tmp_path):
     start_pool(listen)
     first = await (await join()).slot()
@@ -94,6 +95,7 @@ async def test_gateway_that_is_killed_gives_its_credits_to_the_other(start_pool,
     assert (done.outcome, output) == (Outcome.OK, b"on it goes")
 
 
+@pytest.mark.long
 async def test_gateway_that_freezes_gives_its_credits_to_the_other(start_pool, join, tmp_path):
     start_pool("grpc://127.0.0.1:0")
     first = await (await join()).slot()
@@ -132,6 +134,7 @@ async def test_unix_link_shares_memory_and_grpc_link_does_not(start_pool, join, 
     assert (gateway.link.arena_mapped_bytes > 0) is listen.startswith("unix:")
 
 
+@pytest.mark.long
 async def test_batch_is_cancelled_before_it_starts_and_expires_elsewhere(start_pool, join, listen):
     start_pool(listen)
     gateway = await (await join()).slot()
@@ -144,6 +147,7 @@ async def test_batch_is_cancelled_before_it_starts_and_expires_elsewhere(start_p
     assert (await gateway.answer(late)).outcome == Outcome.EXPIRED
 
 
+@pytest.mark.long
 async def test_killed_worker_is_lost_with_its_reason_and_comes_again(start_pool, join, listen):
     start_pool(listen)
     gateway = await (await join()).slot()
@@ -157,6 +161,7 @@ async def test_killed_worker_is_lost_with_its_reason_and_comes_again(start_pool,
     assert (await gateway.run(servable, b"x"))[1] == b"x"
 
 
+@pytest.mark.long
 async def test_load_that_ends_the_worker_is_known_as_its_cause(start_pool, join, listen):
     start_pool(listen)
     gateway = await (await join()).slot()
@@ -165,6 +170,7 @@ async def test_load_that_ends_the_worker_is_known_as_its_cause(start_pool, join,
     assert caught.value.begun
 
 
+@pytest.mark.long
 async def test_end_of_the_worker_is_told_to_a_gateway_in_the_midst_of_sending(start_pool, join):
     """Whose message is on its way hears of the end all the same, not of a broken connection."""
     start_pool("grpc://127.0.0.1:0")
@@ -176,6 +182,7 @@ async def test_end_of_the_worker_is_told_to_a_gateway_in_the_midst_of_sending(st
     assert gateway.downs == [f"worker {SLOT} was killed by SIGKILL"]
 
 
+@pytest.mark.long
 async def test_hung_worker_is_ended_by_its_pool(start_pool, join, listen):
     start_pool(listen)
     gateway = await (await join()).slot()
@@ -189,6 +196,7 @@ async def test_hung_worker_is_ended_by_its_pool(start_pool, join, listen):
     assert gateway.hello.pid != pid
 
 
+@pytest.mark.long
 async def test_pool_that_is_killed_is_found_again_with_its_worker(start_pool, join, tmp_path):
     """The worker outlives its pool by the grace period, and the next pool takes it up."""
     pool = start_pool("grpc://127.0.0.1:0")
@@ -208,6 +216,7 @@ async def test_pool_that_is_killed_is_found_again_with_its_worker(start_pool, jo
     assert (await gateway.run(servable, b"y"))[1] == b"y"
 
 
+@pytest.mark.long
 async def test_unix_link_outlives_its_pool(start_pool, join, listen, tmp_path):
     pool = start_pool(f"unix:{tmp_path}/pool.sock")
     gateway = await (await join()).slot()
@@ -220,6 +229,7 @@ async def test_unix_link_outlives_its_pool(start_pool, join, listen, tmp_path):
     assert gateway.downs == []
 
 
+@pytest.mark.long
 async def test_slot_goes_when_its_pool_does_not_come_back(start_pool, join, listen):
     pool = start_pool(listen)
     side = await join()
@@ -248,6 +258,7 @@ async def test_pool_that_ends_finishes_what_runs(start_pool, join, listen):
     await until_ended(gateway.hello.pid)
 
 
+@pytest.mark.long
 async def test_frozen_pool_is_noticed(start_pool, join):
     pool = start_pool("grpc://127.0.0.1:0")
     gateway = await (await join()).slot()
@@ -259,6 +270,7 @@ async def test_frozen_pool_is_noticed(start_pool, join):
     await gateway.until_up(2)
 
 
+@pytest.mark.long
 async def test_models_stay_for_gateways_that_come_again_in_time(start_pool, join, listen):
     start_pool(listen, "--grace-s=60")
     side = await join()
@@ -268,6 +280,7 @@ async def test_models_stay_for_gateways_that_come_again_in_time(start_pool, join
     assert after == before  # as it was measured when it was loaded
 
 
+@pytest.mark.long
 async def test_models_go_when_no_gateway_comes_in_time(start_pool, join, listen, eventually):
     start_pool(listen, "--grace-s=0.2")
     side = await join()
@@ -293,6 +306,7 @@ async def test_pool_fetches_sources_itself(start_pool, join, tmp_path):
     assert missing.value.retryable
 
 
+@pytest.mark.long
 async def test_batch_over_the_pools_limit_is_refused_at_once(start_pool, join):
     start_pool("grpc://127.0.0.1:0", "--arena-mib=1", "--arena-budget-mib=4")
     gateway = await (await join()).slot()
@@ -305,6 +319,7 @@ async def test_batch_over_the_pools_limit_is_refused_at_once(start_pool, join):
     assert (await gateway.run(servable, b"x"))[1] == b"xx"
 
 
+@pytest.mark.long
 async def test_many_batches_at_once_keep_to_the_allowance(start_pool, join):
     start_pool("grpc://127.0.0.1:0", "--arena-mib=1")
     gateway = await (await join()).slot()
@@ -387,6 +402,7 @@ async def test_what_is_not_trusted_is_not_connected_to(start_pool, join, certifi
         assert pool.logged("stranger.example")
 
 
+@pytest.mark.long
 async def test_plain_text_is_not_spoken_to_a_pool_with_a_certificate(start_pool, join, certificates):
     start_pool("grpc://127.0.0.1:0", *secured(certificates))
     side = await join()
@@ -394,6 +410,7 @@ async def test_plain_text_is_not_spoken_to_a_pool_with_a_certificate(start_pool,
     assert "this gateway has no CA" in next(iter(side.discovery.problems.values()))
 
 
+@pytest.mark.long
 async def test_second_pool_of_a_name_waits_and_says_so(start_pool, join, tmp_path, eventually):
     first = start_pool("grpc://127.0.0.1:0")
     side = await join()

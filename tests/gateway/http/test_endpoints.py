@@ -36,6 +36,7 @@ def test_only_three_paths_and_two_methods_exist(method, path, status, allow):
     ("readiness", "status"),
     [
         (Readiness(True), HTTPStatus.OK),
+        (Readiness(True, [], ["the store is away"]), HTTPStatus.OK),
         (Readiness(False, ["digits 3 is loading", "draining"]), HTTPStatus.SERVICE_UNAVAILABLE),
     ],
 )
@@ -44,7 +45,11 @@ def test_readiness_gives_its_reasons(readiness, status):
     assert response.status is status
     assert response.content_type == "application/json"
     body = json.loads(b"".join(response.body))
-    assert body == {"ready": readiness.ready, "reasons": list(readiness.reasons)}
+    assert body == {
+        "ready": readiness.ready,
+        "reasons": list(readiness.reasons),
+        "notes": list(readiness.notes),
+    }
 
 
 def test_metrics_are_passed_on_piece_by_piece():

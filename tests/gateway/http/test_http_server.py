@@ -86,7 +86,7 @@ async def test_readiness_is_asked_each_time():
     async with serving(readiness=lambda: answers.pop(0)) as (address, _), client(address) as (reader, writer):
         writer.write(GET % b"/readyz")
         status, _, body = await response(reader)
-        assert (status, json.loads(body)) == (503, {"ready": False, "reasons": ["loading"]})
+        assert (status, json.loads(body)) == (503, {"ready": False, "reasons": ["loading"], "notes": []})
         writer.write(GET % b"/readyz")
         assert (await response(reader))[0] == 200
 
