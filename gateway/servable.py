@@ -204,6 +204,7 @@ class Servable:
             cuts,
             fixed=all(spec.datatype != BYTES for spec in self.signature.inputs),
             plain=not call.outputs and not cuts,
+            revision=self.revision,
         )
 
     def _positions(self, call: Call) -> list[int]:

@@ -157,7 +157,7 @@ class Settlement:
                     batch.rows if plan.batchable else 0,
                     servable.model,
                     servable.version,
-                    servable.revision,
+                    plan.revision,
                     outputs,
                 )
             )
@@ -165,13 +165,13 @@ class Settlement:
 
     def _answer_singly(self, batch: Batch, servable: Servable, outputs: Sequence[Tensor]) -> list[QueueItem]:
         answers = scatter(outputs, [item.plan for item in batch.items])
-        model, version, revision = servable.model, servable.version, servable.revision
+        model, version = servable.model, servable.version
         settled = []
         replies = []
         for item, answer in zip(batch.items, answers, strict=True):
             if item.state != ItemState.SETTLED:
                 settled.append(item)
-                replies.append(Reply(item.call, model, version, revision, answer))
+                replies.append(Reply(item.call, model, version, item.plan.revision, answer))
         deliver(replies)
         return settled
 

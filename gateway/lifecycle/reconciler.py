@@ -82,6 +82,7 @@ class Reconciler:
         self._routes: dict[str, ModelRoute] = {}
         self._unapplied: set[str] = set()  # models whose routing is not their document's
         self._touched: set[str] = set()  # models to look at in the next pass
+        self._changed: list[tuple[ServedModel, DesiredModel]] = []  # whose policy is to change with the table
         self._wakes: dict[str, int] = {}  # {model: when to look at it}, only where there is a time
         self._dirty = asyncio.Event()
         self._has_snapshot = False
@@ -223,6 +224,12 @@ class Reconciler:
         if complete:
             self.observed.set()
             self.looked_at = desired.revision
+        # with the table, so that an answer is of one revision
+        for served, model in self._changed:
+            for record in served.records.values():
+                if record.servable is not None:
+                    record.servable.apply(model.document, model.revision)
+        self._changed.clear()
         self._publish(models, desired)
         self._dataplane.wake_parked()
 
@@ -248,9 +255,7 @@ class Reconciler:
         document = model.document
         if served.desired is not model:
             served.desired = model
-            for record in served.records.values():
-                if record.servable is not None:
-                    record.servable.apply(document, model.revision)
+            self._changed.append((served, model))
         if not served.on_demand:
             served.awake = frozenset()
         served.wanted = {}

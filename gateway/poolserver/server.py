@@ -200,6 +200,7 @@ def serve(settings: PoolSettings, on_ready: Callable[[PoolReady], None]) -> None
     import uvloop
 
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # what it says beside that is no line of our log
     logs.configure(settings.log_level)
     runtimes = installed_runtimes()
     machine = os.sched_getaffinity(0)

@@ -64,6 +64,7 @@ class Plan(NamedTuple):
     cuts: Mapping[str, tuple[int, int]] = {}
     fixed: bool = False
     plain: bool = False
+    revision: int = 0  # of the document under which the call was taken
 
     def covers(self, key: ShapeKey) -> bool:
         """Whether all calls of this key have the tensors that the plan was made for, unseen."""

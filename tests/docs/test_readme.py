@@ -13,9 +13,13 @@ import typer
 from msgspec import inspect
 
 from crossgate.cli.commands import app
+from gateway.config.access_document import AccessDocument, validate_access
 from gateway.config.document import ModelDocument
+from gateway.config.files import parse_json
+from gateway.config.gateway_document import GatewayDocument
 from gateway.config.triton_fields import IGNORED, REFUSED
 from gateway.config.validation import validate
+from gateway.config.xml_document import parse_xml
 from gateway.config.yaml12 import parse_yaml
 from gateway.telemetry import series
 from gateway.telemetry.accounts import Accounts
@@ -24,6 +28,7 @@ from gateway.telemetry.prometheus import Exposition
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCUMENT = ROOT / "docs" / "model-document.md"
+SETTINGS = ROOT / "docs" / "settings.md"
 PAGES = [
     README,
     ROOT / "ARCHITECTURE.md",
@@ -31,6 +36,9 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     ROOT / "bench" / "README.md",
     DOCUMENT,
+    SETTINGS,
+    ROOT / "docs" / "operating.md",
+    ROOT / "docs" / "store.md",
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -113,7 +121,17 @@ def test_documents_in_yaml_are_valid(page):
     assert documents
     for text in documents:
         data = parse_yaml(text)
-        assert validate(data, model="digits").model == "digits"
+        if "access" in data:
+            assert validate_access(data).allow
+        else:
+            assert validate(data, model="digits").model == "digits"
+
+
+def test_documents_in_json_and_xml_are_valid():
+    (text,) = blocks(DOCUMENT, "json")
+    assert validate(parse_json(text)).labels == {"stable": "1"}
+    (text,) = blocks(DOCUMENT, "xml")
+    assert validate(parse_xml(text)).labels == {"stable": "1"}
 
 
 def structs_and_leaves(struct, prefix=""):
@@ -151,6 +169,37 @@ def test_every_field_of_the_document_is_described_with_its_default():
     expected = dict(structs_and_leaves(ModelDocument))
     expected["model"] = "the folder's name"  # required of a document that is stored under no name
     assert rows_of_fields() == expected
+
+
+@pytest.mark.parametrize(
+    ("heading", "document"),
+    [("The gateways' document", GatewayDocument), ("Access documents", AccessDocument)],
+)
+def test_every_field_of_the_other_documents_is_described_with_its_default(heading, document):
+    section = DOCUMENT.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = (line.replace("\\|", "").split("|") for line in section.splitlines() if line.startswith("| `"))
+    assert {row[1].strip(" `"): row[3].strip() for row in rows} == dict(structs_and_leaves(document))
+
+
+def settings_of(command):
+    """Yield (option, variable, default) as the page writes them, None for a default that it words."""
+    for parameter in typer.main.get_command(app).commands[command].params:
+        if parameter.name != "help":
+            variable = parameter.envvar or f"CROSSGATE_{command}_{parameter.name}".upper()
+            default = parameter.default
+            yield parameter.opts[0], f"`{variable}`", f"`{json.dumps(default).strip(chr(34))}`" if default not in (None, "") else None
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_every_setting_is_described_with_its_variable_and_default(command):
+    section = SETTINGS.read_text().partition(f"\n## crossgate {command}\n")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `--")]
+    described = {row[0].strip("| `"): (row[1].strip(), row[2].strip()) for row in rows}
+    asked = {option: (variable, default) for option, variable, default in settings_of(command)}
+    assert described.keys() == asked.keys()
+    for option, (variable, default) in asked.items():
+        assert described[option][0] == variable
+        assert default is None or described[option][1] == default, option
 
 
 def test_every_top_level_field_is_named():

@@ -300,7 +300,7 @@ async def test_pool_fetches_sources_itself(start_pool, join, tmp_path):
     await gateway.load(path=f"file://{file}#{digest}")
     with pytest.raises(RequestRefused, match="has the digest") as wrong:
         await gateway.load(path=f"file://{file}#sha256:{'0' * 64}")
-    assert not wrong.value.retryable
+    assert wrong.value.retryable  # it may still be being copied
     with pytest.raises(RequestRefused, match="No such file") as missing:
         await gateway.load(path=f"file://{tmp_path}/nothing.onnx")
     assert missing.value.retryable

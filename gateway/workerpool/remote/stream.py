@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CONNECT = "/crossgate.pool.PoolLink/Connect"
 # A peer that is silent is asked after so long, and given up after as much again.
 KEEPALIVE_S = 4.0
+_NEVER_MS = 24 * 3600 * 1000
 _SLOT_CODES = (
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -82,6 +83,9 @@ class StreamWay:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", 0),
             ("grpc.enable_retries", 0),
+            # It never connects twice: a failed call keeps a channel alive until the next garbage collection.
+            ("grpc.initial_reconnect_backoff_ms", _NEVER_MS),
+            ("grpc.max_reconnect_backoff_ms", _NEVER_MS),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ]

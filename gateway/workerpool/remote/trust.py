@@ -50,8 +50,10 @@ class Trust:
             if identity not in self.identities:
                 return f"its identity {identity} is none of those that are allowed"
             return ""
-        if is_loopback(host) or self.insecure:
+        if self.insecure or (is_loopback(host) and self.ca is None):
             return ""
+        if self.ca is not None:
+            return "it has no TLS, and so no identity that could be allowed"
         return "it has no TLS, and is not on this machine"
 
     def credentials(self) -> grpc.ChannelCredentials:

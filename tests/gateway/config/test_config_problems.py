@@ -171,7 +171,7 @@ WRONG = [
     ({"priorities": {"default": 1}}, [("priorities.default", "expected 0 because priorities.levels is 0")]),
     ({"required": "yes"}, [("required", 'expected true or false, got "yes"')]),
     ({"trace": {"ratio": 1.5}}, [("trace.ratio", "a number from 0 to 1, got 1.5")]),
-    ({"load": {"mode": "on-demand"}}, [("load.mode", 'expected one of "always", "never", "on_demand", got "on-demand"')]),
+    ({"load": {"mode": "on-demand"}}, [("load.mode", 'got "on-demand"; did you mean "on_demand"?')]),
     ({"load": {"idle_unload_s": 60}}, [("load.idle_unload_s", "is only for mode: on_demand")]),
     ({"load": {"mode": "on_demand"}, "required": True}, [("required", "expected false with load.mode")]),
 ]

@@ -154,13 +154,14 @@ class EtcdStore:
             pass
 
     async def remaining_s(self, lease: int) -> float:
+        """etcd tells whole seconds and leaves out what is left beside them: this is never too little."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
         reply = await self._ask_about(
             lease, lambda endpoint: endpoint.lease.LeaseTimeToLive, request, "look at a lease"
         )
         if reply.TTL < 0:
             raise _gone(lease)
-        return float(reply.TTL)
+        return float(min(reply.TTL + 1, reply.grantedTTL))
 
     async def _ask_about(self, lease: int, method: Method, request: Any, what: str) -> Any:
         try:

@@ -24,7 +24,9 @@ class Timing:
     dead_s: float = 5.0  # one that heard nothing for so long gives its endpoint up
     relist_s: float = 300.0  # how often a watch reads everything again and compares
     first_wait_s: float = 0.1
-    longest_wait_s: float = 3.0
+    # Channels connect once a second at most, and waiting for that adds to this: an etcd that comes back is to
+    # be heard within 2 s.
+    longest_wait_s: float = 0.7
 
 
 class Backoff:
