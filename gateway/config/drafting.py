@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from gateway.config.difference import same
 from gateway.config.errors import DocumentInvalid, Problem
 from gateway.config.gateway_document import GatewayDocument, validate_gateway
 from gateway.config.holding import read_document, read_history, read_standing
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.config.kinds import DocumentName
     from gateway.config.standing import InForce, Standing
     from gateway.config.store.store import Store
+    from gateway.config.stored import Stored
 
 T = TypeVar("T")
 
@@ -103,6 +105,8 @@ class Drafting:
         for change, standing in zip(changes, standings, strict=True):
             base = change.base.revision if change.base is not None else 0
             if (standing.stored.revision if standing.stored is not None else 0) != base:
+                if change.base is not None and _is_as_it_was(change.base, standing.stored):
+                    continue
                 history = await read_history(self._store, change.name)
                 since = tuple(recorded for recorded in history if recorded.revision > base)
                 found.append(Meanwhile(change.name, change.base, change.document, standing.stored, since))
@@ -151,3 +155,8 @@ async def _together(work: Sequence[Coroutine[None, None, T]]) -> list[T]:
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+def _is_as_it_was(base: Stored, now: Stored | None) -> bool:
+    """Whether a document was only written again: that is what the end of an override does."""
+    return now is not None and base.data is not None and now.data is not None and same(base.data, now.data)

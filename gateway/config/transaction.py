@@ -74,6 +74,10 @@ class Draft:
     def end_overrides(self, standing: Standing, ending: Sequence[InForce], action: Action) -> None:
         self._expect_standing(standing)
         self._delete(ending)
+        document = _data(standing)
+        if document is not None:
+            # as it is: so its entry has the revision at which the effective document changes
+            self.writes.append(Put(standing.name.key, canonical(document)))
         self._record(standing, _data(standing), Step(action, overrides=tuple(each.id for each in ending)))
 
     def _expect_standing(self, standing: Standing) -> None:

@@ -281,7 +281,11 @@ async def test_an_override_is_put_once_where_the_connection_breaks(ledger, store
     assert [each.id for each in standing.overrides] == [overridden.id]
     assert standing.generation == 2
     store.before = [how]
+    before = await ledger.read(DIGITS)
     ended = await ledger.end_overrides(DIGITS, [overridden.id], BERT)
+    after = await ledger.read(DIGITS)
+    # whoever reads it later finds the revision at which the effective document changed
+    assert (after.data, after.revision) == (before.data, ended.revision)
     assert ended.generations[DIGITS] == 3
     assert (await ledger.standing(DIGITS)).overrides == ()
 
