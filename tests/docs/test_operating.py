@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from walkthrough import Shell, agrees, steps_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"

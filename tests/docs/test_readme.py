@@ -177,7 +177,7 @@ def test_every_field_of_the_document_is_described_with_its_default():
 )
 def test_every_field_of_the_other_documents_is_described_with_its_default(heading, document):
     section = DOCUMENT.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    rows = (line.replace("\\|", "").split("|") for line in section.splitlines() if line.startswith("| `"))
+    rows = (line.split("|") for line in section.splitlines() if line.startswith("| `"))
     assert {row[1].strip(" `"): row[3].strip() for row in rows} == dict(structs_and_leaves(document))
 
 
@@ -186,8 +186,9 @@ def settings_of(command):
     for parameter in typer.main.get_command(app).commands[command].params:
         if parameter.name != "help":
             variable = parameter.envvar or f"CROSSGATE_{command}_{parameter.name}".upper()
-            default = parameter.default
-            yield parameter.opts[0], f"`{variable}`", f"`{json.dumps(default).strip(chr(34))}`" if default not in (None, "") else None
+            default = json.dumps(parameter.default).strip('"')
+            worded = default in ("null", "")
+            yield parameter.opts[0], f"`{variable}`", None if worded else f"`{default}`"
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])

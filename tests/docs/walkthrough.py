@@ -24,15 +24,14 @@ _COUNT_TOLERANCE = 0.15  # of all: over four standard deviations of two hundred 
 _VARIABLE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(\+00:00|Z)"), "TIME"),
     (re.compile(r"(?<![\w.])\d+(\.\d+)? ?(us|ms|s|m|h)\b( \d+ ?(s|m|h)\b)*"), "DURATION"),
-    (re.compile(r"\b(revision|pid|as of revision) \d+"), r"\1 N"),
+    (re.compile(r"\b(revision|pid) \d+"), r"\1 N"),
     (re.compile(r"^((?:policies/|access/)?[a-z]+) +\d+(?=  )"), r"\1 N"),  # of `get`
     (re.compile(r"^(g\d+) +\d+ "), r"\1 N "),  # of `history`
     (re.compile(r"\b[0-9a-f]{8}\b"), "ID"),
     (re.compile(r"\d+(\.\d+)? [KM]iB"), "SIZE"),
-    (re.compile(r"\S+@\S+(?=[ :)]|$)"), "USER"),
 )
 # What comes or not, as the machine is quick or slow: progress, and the shell's word on ended jobs.
-_PASSING = re.compile(r"waiting: |bash: line \d+: +\d+ (Terminated|Killed)|\S+: line \d+: +\d+ (Terminated|Killed)")
+_PASSING = re.compile(r"waiting: |\S+: line \d+: +\d+ (Terminated|Killed) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,8 @@ class Shell:
         self._bash.stdin.close()
 
     def run(self, command: str, timeout_s: float, is_all: Callable[[str], bool]) -> tuple[str, int]:
-        """Return what is printed, and the command's exit status. What runs in the background has a few seconds
-        more, until `is_all` says that nothing is missing.
+        """Return what is printed, and the command's exit status. What runs in the background has a few
+        seconds more, until `is_all` says that nothing is missing.
 
         Raises:
             TimeoutError: the command did not end.
