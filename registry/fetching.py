@@ -80,7 +80,8 @@ def _files(path: Path) -> list[Path]:
         if not path.is_file():
             raise FetchFailed(f"{path} is neither a file nor a folder", retryable=False)
         return [path]
-    return sorted(each for each in path.rglob("*") if each.is_file())
+    files = [each for each in path.rglob("*") if each.is_file()]
+    return sorted(files, key=lambda file: os.fsencode(file.relative_to(path)))
 
 
 def _model_in(path: Path, files: list[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -15,4 +16,7 @@ def main() -> None:
         ) from error
     if not sys.flags.safe_path and "" in sys.path:
         sys.path.remove("")
+    # what is printed before something is waited for is seen before it, through a pipe too
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     app()

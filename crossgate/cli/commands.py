@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -179,6 +180,8 @@ def serve(
     slots = tuple(slot or ())
     if repeated := sorted({each for each in slots if slots.count(each) > 1}):
         output.fail(f"--slot {repeated[0]} is given twice; a slot has one worker and a `capacity`")
+    if models is not None and store == os.environ.get("CROSSGATE_STORE"):
+        store = None  # what is said here wins over what is said for all commands
     if models is not None and store is not None:
         output.fail("--models and --store exclude each other: models come from one of them")
     if models is None and store is None:
@@ -263,7 +266,6 @@ def _announce(ready: Ready) -> None:
 
 def _cpus(text: str) -> tuple[int, ...]:
     """Read the option `--cpus`."""
-    import os
 
     from gateway.workerpool.slot import cpu_list
 

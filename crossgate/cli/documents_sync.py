@@ -29,6 +29,7 @@ from gateway.config.change import DocumentChange
 from gateway.config.difference import canonical, same
 from gateway.config.document_files import MAX_STREAM_BYTES, FilesInvalid, read_documents
 from gateway.config.drafting import MAX_DOCUMENTS
+from gateway.config.kinds import GATEWAY
 from gateway.config.store.store import CommitTooLarge
 from gateway.config.wording import listed
 
@@ -144,6 +145,8 @@ def export(
         for name, stored in sorted(holding.documents.items()):
             if stored.data is None:
                 raise CommandFailed(stored.problem)
+            if name == GATEWAY and not stored.data.keys() - {"schema"}:
+                continue  # it says nothing, and is what is there without one
             texts[name] = show_document(name, stored.data, "yaml")
         if holding.overrides:
             typer.echo(f"note: overrides of {listed(holding.overrides)} are not exported", err=True)

@@ -23,7 +23,11 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     store: Annotated[
-        str, typer.Option(help="Where gateways find this pool: etcd://host:2379/prefix, or a file's path.")
+        str,
+        typer.Option(
+            help="Where gateways find this pool: etcd://host:2379/prefix, or a file's path.",
+            envvar="CROSSGATE_STORE",
+        ),
     ],
     listen: Annotated[
         str, typer.Option(help="unix:/path for gateways on this machine, grpc://host:port for others too.")

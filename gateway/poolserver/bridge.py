@@ -8,8 +8,11 @@ for the pool's grace period.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from gateway.call import BatchInput
 from gateway.poolserver.departures import Departures
@@ -251,9 +254,11 @@ class Bridge:
     async def _answer(self, kind: Kind, id_: int, question: Body, answer: type[Body]) -> None:
         if isinstance(question, Unload):
             self._forgotten(question)
+        size_bytes = 0
         try:
             if isinstance(question, Load):
                 question = Load(question.servable, await self._sources.resolve(question.spec))
+                size_bytes = _size_bytes(question.spec.path)
                 self._widths[question.servable] = question.spec.width
             found = await self._link.request(
                 kind, question, answer, _REQUEST_TIMEOUT_S, lambda: self._put(Kind.BEGUN, id_, Begun())
@@ -265,4 +270,13 @@ class Bridge:
         except WorkerLost:
             return  # the stream ends, and says so
         else:
+            if isinstance(found, Loaded):  # the gateway has not seen the file, and counts what it takes
+                found = msgspec.structs.replace(found, memory_bytes=max(found.memory_bytes, size_bytes))
             self._put(Kind.ANSWER, id_, found)
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # loading it will say so
+        return 0

@@ -6,6 +6,7 @@ import concurrent.futures
 import ctypes
 import itertools
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
@@ -101,15 +102,24 @@ class CabledNamespaces:
             ip("-n", end.name, "neigh", "del", other.address, "dev", end.name)
 
     def throttle(self, rate: str) -> None:
-        """Both ways are as slow as that, with up to 0.4 s of delay, and lose what is more. Skips where the
+        """Both ways are as slow as that, with up to 0.05 s of delay, and lose what is more. Skips where the
         kernel cannot.
         """
         for end in (self.here, self.there):
             command = ["tc", "-n", end.name, "qdisc", "add", "dev", end.name, "root", "tbf", "rate", rate]
-            command += ["burst", "4kb", "latency", "400ms"]
+            command += ["burst", "4kb", "latency", "50ms"]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:
                 pytest.skip(f"the kernel cannot slow a link down: {result.stderr.strip()}")
+
+    def lost_packets(self) -> int:
+        """How many a throttled link has lost."""
+        count = 0
+        for end in (self.here, self.there):
+            command = ["tc", "-s", "-n", end.name, "qdisc", "show", "dev", end.name]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            count += sum(int(found) for found in re.findall(r"dropped (\d+)", said))
+        return count
 
 
 def ip(*arguments: str) -> None:

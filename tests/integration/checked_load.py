@@ -36,11 +36,19 @@ class CheckedLoad:
     """
 
     def __init__(
-        self, target: str, model: str, *, callers: int = 8, timeout_s: float = 30.0, pause_s: float = 0.0
+        self,
+        target: str,
+        model: str,
+        *,
+        callers: int = 8,
+        rows: int = 1,
+        timeout_s: float = 30.0,
+        pause_s: float = 0.0,
     ) -> None:
         self._target = target
         self._model = model
         self._callers = callers
+        self._rows = rows
         self._timeout_s = timeout_s
         self._pause_s = pause_s
         self._running = True
@@ -61,7 +69,7 @@ class CheckedLoad:
     async def _call(self) -> None:
         while self._running:
             number = next(self._numbers) % _NUMBERS
-            x = np.array([[number, number + 0.25, -number, number + 0.5]], np.float32)
+            x = np.array([[number, number + 0.25, -number, number + 0.5]] * self._rows, np.float32)
             began_s, error, right = time.monotonic(), None, False
             try:
                 result = await self._client.infer(self._model, {"x": x})
@@ -74,6 +82,10 @@ class CheckedLoad:
     @property
     def answered(self) -> int:
         return sum(each.error is None for each in self.ended)
+
+    def answered_since(self, at_s: float) -> int:
+        """How many that were sent after that have been answered."""
+        return sum(each.error is None and each.began_s > at_s for each in self.ended)
 
     @property
     def wrong(self) -> int:

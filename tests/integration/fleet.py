@@ -52,6 +52,17 @@ class FleetGateway(StoreGateway):
     def slot_states(self) -> dict[str, str]:
         return {name: each.state for name, each in self.slots().items()}
 
+    def memory(self, models: Sequence[str]) -> dict[str, int]:
+        """Return {model: bytes} of those that are loaded."""
+        with AdminClient(self.admin) as client:
+            found = [each for page in client.pages(models) for each in page.models]
+        return {
+            each.model: version.memory_bytes
+            for each in found
+            for version in each.versions
+            if version.state == "READY"
+        }
+
     def instances(self, model: str) -> dict[str, str]:
         """Return {slot name: state} of a model's instances."""
         with AdminClient(self.admin) as client:

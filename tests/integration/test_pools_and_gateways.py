@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 A, B = f"a/{SLOT}", f"b/{SLOT}"
 LIMIT_S = 20.0  # for what other processes do
+MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -349,3 +350,47 @@ async def test_replaced_certificates_are_taken_up_by_the_next_connection(
     under_load.assert_all_right()
     presented = ssl.get_server_certificate(("127.0.0.1", pool.port))
     assert presented == (certificates / "next.pool.example.crt").read_text()
+
+
+async def test_etcd_that_is_away_stops_nothing_and_pools_that_start_meanwhile_are_found(
+    load, eventually, tmp_path
+):
+    from etcd_process import EtcdProcess
+
+    (tmp_path / "etcd").mkdir()
+    with EtcdProcess(tmp_path / "etcd") as own, Fleet(tmp_path, own.url) as fleet:
+        await Operator(own.url).put(m=fleet.document())
+        a = fleet.pool("a")
+        gateway = fleet.gateway("g")
+        await all_up(eventually, gateway, slots=[A])
+        under_load = await load(gateway)
+        await own.stop()
+        await under_load.answers(50)
+        fleet.pool("b")
+        a.process.kill()
+        await ended(a, -signal.SIGKILL)
+        fleet.pool("a", listen=f"grpc://127.0.0.1:{a.port}")
+        await all_up(eventually, gateway, slots=[A])  # its place is known
+        await own.start()
+        await all_up(eventually, gateway)
+        await under_load.answers(50)
+        under_load.assert_all_right()
+        assert gateway.readiness()["notes"] == []
+
+
+async def test_models_on_demand_share_the_memory_of_a_slot_elsewhere(fleet, operator, eventually):
+    names = ["one", "two", "three", "four"]  # the file of each has 16 MiB
+    load = {"mode": "on_demand"}
+    await operator.put(**{name: fleet.document(factor=float(n), load=load) for n, name in enumerate(names)})
+    slot = f"{SLOT},memory=60MiB"
+    fleet.pool("a", slots=[slot])
+    gateway = fleet.gateway("g")
+    await eventually(lambda: f"a/{slot}" in gateway.slots(), LIMIT_S)
+    x = np.arange(4, dtype=np.float32)[np.newaxis]
+    async with gateway.async_client() as client:
+        for _ in range(2):
+            for n, name in enumerate(names):
+                answer = (await client.infer(name, {"x": x}))["y"]
+                np.testing.assert_array_equal(answer, x * n + 1)
+                assert gateway.memory(names)[name] >= 16 * MIB
+    assert f"makes room on a/{slot} for model" in gateway.log_text()

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CONNECT = "/crossgate.pool.PoolLink/Connect"
 # A peer that is silent is asked after so long, and given up after as much again.
 KEEPALIVE_S = 4.0
+_CONNECT_TIMEOUT_S = 4.0
+_NOT_YET = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 _NEVER_MS = 24 * 3600 * 1000
 _SLOT_CODES = (
     grpc.StatusCode.ABORTED,
@@ -112,12 +114,24 @@ class StreamWay:
         """Raises PoolUnreachable, SlotAway."""
         channel = self._channel()
         try:
+            await self._reach(channel)
             call = channel.stream_stream(CONNECT)()
             opened = await self._opened(call, slot)
         except BaseException:
             await channel.close()
             raise
         return StreamLink(channel, call, opened, events, self._terms, self._clock, on_goodbye)
+
+    async def _reach(self, channel: grpc.aio.Channel) -> None:
+        """Connect, or let the call say why that failed. A network that swallows what is sent is asked again
+        sooner than TCP would. Raises PoolUnreachable.
+        """
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                while (state := channel.get_state(try_to_connect=True)) in _NOT_YET:
+                    await channel.wait_for_state_change(state)
+        except TimeoutError as error:
+            raise PoolUnreachable(f"{self}: no connection within {_CONNECT_TIMEOUT_S:g} s") from error
 
     async def _opened(self, call: Any, slot: str) -> messages.Opened:
         limit = self._terms.budget_bytes
