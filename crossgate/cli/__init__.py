@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 
 def main() -> None:
     """Entry point of the `crossgate` command."""
+    # gRPC's core reads it when it is loaded; its lines are neither JSON nor for operators
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from crossgate.cli.commands import app
     except ImportError as error:
