@@ -98,10 +98,10 @@ def options_of(command):
     return {option for parameter in group.commands[command].params for option in parameter.opts}
 
 
-def test_options_in_the_text_of_the_readme_are_those_of_serve():
+def test_options_in_the_text_of_the_readme_are_those_of_serve_and_worker():
     asked = set(OPTION.findall(without_blocks(README)))
     assert "--drain-s" in asked
-    assert asked - options_of("serve") == set()
+    assert asked - options_of("serve") - options_of("worker") == set()
 
 
 def test_options_in_the_commands_of_the_readme_exist():
