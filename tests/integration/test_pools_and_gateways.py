@@ -22,7 +22,7 @@ from gateway.config.keys import worker_key
 from gateway.frontend.choice import find_native
 from gateway.workerpool.rendezvous import workers_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 A, B = f"a/{SLOT}", f"b/{SLOT}"
 LIMIT_S = 20.0  # for what other processes do

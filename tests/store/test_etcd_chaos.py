@@ -126,7 +126,7 @@ async def test_what_watches_tell_is_what_there_is_whatever_happens_to_etcd(tmp_p
         assert replica.values == await etcd.everything()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_it_is_so_for_a_cluster_too(tmp_path):
     async def harm_one_after_the_other():
         dice = random.Random(SEED)
