@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from gateway.config import keys
 from gateway.config.access_document import validate_access
 from gateway.config.errors import DocumentInvalid
-from gateway.config.files import parse_json
 from gateway.config.store.store import StoreRefused
 from gateway.lifecycle.last_good import LastGoodUnusable, Saved
+from gateway.lifecycle.store_source import parse_value
 from gateway.workerpool.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Guarding:
         names = keys.named_by(key, keys.ACCESS)
         try:
             name = names[0] if names is not None and len(names) == 1 else None
-            self._documents[key] = validate_access(parse_json(value.decode("utf-8", "replace")), name=name)
+            self._documents[key] = validate_access(parse_value(value), name=name)
         except DocumentInvalid as error:
             self.problems[key] = str(error)
             log.error("%s is not valid, the last good one, if any, stays: %s", key, error)

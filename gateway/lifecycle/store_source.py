@@ -225,7 +225,7 @@ class StoreSource:
             self._unsaved.add(keys.GATEWAY_POLICY)
             return
         try:
-            self._gateway = validate_gateway(_parse(entry.value))
+            self._gateway = validate_gateway(parse_value(entry.value))
         except DocumentInvalid as error:
             log.error("%s is not valid, the last good one, if any, stays: %s", entry.key, _told(error))
             self._problems[keys.GATEWAY_POLICY] = _told(error)
@@ -317,7 +317,7 @@ class StoreSource:
         if saved is None or saved.value is None:
             return None
         try:
-            return _desired(validate(_parse(saved.value), model=model), saved.revision)
+            return _desired(validate(parse_value(saved.value), model=model), saved.revision)
         except DocumentInvalid as error:  # another release wrote it
             log.error("model %s: what was last in force is not valid for this release: %s", model, error)
             return None
@@ -327,7 +327,7 @@ class StoreSource:
         if saved is None or saved.value is None:
             return None
         try:
-            return validate_gateway(_parse(saved.value))
+            return validate_gateway(parse_value(saved.value))
         except DocumentInvalid as error:  # another release wrote it
             log.error("%s: what was last in force is not valid for this release: %s", saved.key, error)
             return None
@@ -363,8 +363,8 @@ class StoreSource:
         return Saved(key, model.revision, msgspec.json.encode(model.document))
 
 
-def _parse(value: bytes) -> object:
-    """Raises DocumentInvalid."""
+def parse_value(value: bytes) -> object:
+    """Return the plain data of a document as a store has it. Raises DocumentInvalid."""
     if len(value) > MAX_DOCUMENT_BYTES:  # it would hold up requests
         raise DocumentInvalid([Problem("", f"expected at most {MAX_DOCUMENT_BYTES} bytes, got {len(value)}")])
     try:
@@ -376,7 +376,7 @@ def _parse(value: bytes) -> object:
 
 def _effective(entry: Entry, overrides: Iterable[tuple[str, Entry]]) -> object:
     """Return a document with its overrides. Raises DocumentInvalid."""
-    data = _parse(entry.value)
+    data = parse_value(entry.value)
     patches: list[dict[str, Any]] = []
     for id_, override in overrides:
         try:

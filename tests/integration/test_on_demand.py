@@ -31,6 +31,8 @@ MIB = 1 << 20
 def ports(request):
     """The arguments of each front end."""
     if request.param == "native" and (reason := find_native().reason):
+        if os.environ.get("CROSSGATE_REQUIRE_NATIVE") == "1":
+            pytest.fail(f"needs the native front end: {reason}")
         pytest.skip(f"needs the native front end: {reason}")
     return ("--grpc-port=0", "--http-port=0", f"--frontend={request.param}")
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import shutil
 import signal
 import ssl
@@ -65,6 +66,8 @@ async def load():
 def two_and_two(etcd, tmp_path_factory):
     """Two gateways, of both front ends, that serve `m` on two pools."""
     if reason := find_native().reason:
+        if os.environ.get("CROSSGATE_REQUIRE_NATIVE") == "1":
+            pytest.fail(f"needs the native front end: {reason}")
         pytest.skip(f"needs the native front end: {reason}")
     with Fleet(tmp_path_factory.mktemp("fleet"), etcd.at("two-and-two")) as fleet:
         asyncio.run(Operator(fleet.url).put(m=fleet.document()))
