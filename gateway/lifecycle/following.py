@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.config.keys import GATEWAY_POLICY
 from gateway.telemetry import logs
 from gateway.telemetry.sampling import Sampling
+from gateway.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -86,12 +87,13 @@ class Following:
         """Raises StoreRefused: at the start, with nothing to serve instead."""
         async for desired in self._source.changes():
             self._heard_ns = self._clock.now_ns()
-            self._sample(desired)
+            await self._sample(desired)
             if desired.gateway != self._gateway:
                 self._take_over(desired.gateway)
             self._reconciler.observe(desired)
 
-    def _sample(self, desired: Desired) -> None:
+    async def _sample(self, desired: Desired) -> None:
+        turn = Turn()
         changed = desired.changed if desired.changed is not None else desired.models.keys()
         for name in list(changed) + [name for name in self._sampling if name not in desired.models]:
             model = desired.models.get(name)
@@ -100,6 +102,7 @@ class Following:
                 self._sampling[name] = Sampling(ratio)
             else:
                 self._sampling.pop(name, None)
+            await turn.give_way()
         self._tracing.set_sampling(self._sampling)
 
     def _take_over(self, document: GatewayDocument) -> None:

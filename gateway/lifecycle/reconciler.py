@@ -5,8 +5,8 @@ version takes traffic only after every one of its instances has been loaded, pro
 failed; the table is swapped as a whole.
 
 What a pass costs grows with the models that something happened to, not with those that are declared: each
-pass looks at the models that were touched and at those whose time has come, and gives way to requests after
-every `SLICE_NS`.
+pass looks at the models that were touched and at those whose time has come, and gives way to requests in
+between.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from gateway.lifecycle.routes import ServedModel, build_route
 from gateway.routing.table import ModelRoute, RouteTable
 from gateway.scheduling.decision import NEVER
 from gateway.servable import Servable
+from gateway.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -46,7 +47,6 @@ DRAIN_LIMIT_NS = 60_000_000_000
 QUARANTINE_NS = 30_000_000_000
 ROOM_NS = 50_000_000  # how soon to look again for room that others hold
 TURN_NS = 1_000_000_000  # how long what is busy stays at least, where others wait for its room
-SLICE_NS = 2_000_000
 # A version that served before keeps its requests waiting for so many loads in a row that lose their worker.
 LOST_LOADS = 3
 
@@ -202,7 +202,8 @@ class Reconciler:
         self._dirty.clear()
 
     async def _reconcile(self, tasks: asyncio.TaskGroup) -> None:
-        now_ns = sliced_ns = self._clock.now_ns()
+        now_ns = self._clock.now_ns()
+        turn = Turn()
         complete = self._has_snapshot
         desired = self.desired  # one snapshot for the whole pass: its changes are one swap of the table
         models = self._touched | {model for model, at_ns in self._wakes.items() if at_ns <= now_ns}
@@ -210,17 +211,12 @@ class Reconciler:
         due: list[tuple[ServedModel, policy.Action]] = []
         for name in models:
             due += self._consider(name, desired, now_ns)
-            if self._clock.now_ns() - sliced_ns > SLICE_NS:
-                await asyncio.sleep(0)
-                sliced_ns = self._clock.now_ns()
+            await turn.give_way()
         for served, action in sorted(due, key=_unproven):
             self._act(tasks, served, action, now_ns)
-        sliced_ns = self._clock.now_ns()
         for name in models:
             self._refresh(name, desired)
-            if self._clock.now_ns() - sliced_ns > SLICE_NS:
-                await asyncio.sleep(0)
-                sliced_ns = self._clock.now_ns()
+            await turn.give_way()
         if complete:
             self.observed.set()
             self.looked_at = desired.revision

@@ -28,6 +28,7 @@ from gateway.config.store.store import StoreRefused
 from gateway.config.validation import refused_changes, validate
 from gateway.lifecycle.desired import Desired, DesiredModel, Sources
 from gateway.lifecycle.last_good import LastGood, LastGoodUnusable, Saved
+from gateway.turns import Turn
 from gateway.workerpool.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 
 # How long a start waits for the store before it goes on with what is on disk.
 PATIENCE_S = 3.0
-_SLICE_S = 0.002
 _MAX_TOLD = 4000  # characters
 # In place of a value that needs not be kept twice. Known by its identity: a store may hold any bytes.
 _IN_FORCE = b"in force"
@@ -125,20 +125,24 @@ class StoreSource:
 
     async def _take(self, change: Change) -> Desired:
         """Return the snapshot after a change."""
-        began_s = time.monotonic()
+        turn = Turn()  # a snapshot may have thousands of models
         if restored := change.resync and change.revision < self._revision:
             self._reverted.clear()  # its revisions mean nothing any more
         gone = self._gone(change)
-        touched = self._put_in(change, gone)
+        touched: set[str] = set()
+        for key in gone:
+            touched |= self._put_entry(key, None, change.revision)
+            await turn.give_way()
+        for entry in change.puts:
+            touched |= self._put_entry(entry.key, entry, change.revision)
+            await turn.give_way()
         changed: set[str] = set()
         for model in touched:
             before, problem = self._models.get(model), self._problems.get(model)
             self._evaluate(model)
             if self._models.get(model) is not before or self._problems.get(model) != problem:
                 changed.add(model)
-            if time.monotonic() - began_s > _SLICE_S:
-                await asyncio.sleep(0)  # requests go first
-                began_s = time.monotonic()
+            await turn.give_way()
         came_back, self.from_disk = self.from_disk, False
         self._saved.clear()
         # that of our own entries: a store's own revision also counts what others write there. What a whole
@@ -156,15 +160,6 @@ class StoreSource:
         if not change.resync:
             return change.deletes
         return self._keys() - {entry.key for entry in change.puts}
-
-    def _put_in(self, change: Change, gone: Iterable[str]) -> set[str]:
-        """Take over a change's entries; return the models that it is about."""
-        touched: set[str] = set()
-        for key in gone:
-            touched |= self._put_entry(key, None, change.revision)
-        for entry in change.puts:
-            touched |= self._put_entry(entry.key, entry, change.revision)
-        return touched
 
     def _keys(self) -> set[str]:
         overrides = {keys.override_key(model, id_) for model, of in self._overrides.items() for id_ in of}
@@ -296,7 +291,7 @@ class StoreSource:
 
     async def _from_disk(self) -> Desired:
         """Return the snapshot that was last in force."""
-        began_s = time.monotonic()
+        turn = Turn()
         for key, saved in self._saved.items():
             names = keys.named_by(key, keys.MODELS)
             if names and len(names) == 1:
@@ -306,9 +301,7 @@ class StoreSource:
             elif key == keys.GATEWAY_POLICY:
                 self._gateway = self._saved_gateway() or self._gateway
             self._revision = max(self._revision, saved.revision)
-            if time.monotonic() - began_s > _SLICE_S:
-                await asyncio.sleep(0)
-                began_s = time.monotonic()
+            await turn.give_way()
         self.from_disk = True
         return self._snapshot(self._models)
 
@@ -340,10 +333,14 @@ class StoreSource:
         if everything:
             unsaved = {keys.GATEWAY_POLICY, *map(keys.model_key, self._models)}
         self._unsaved = set()
+        turn, states = Turn(), []
+        for key in unsaved:
+            states.append(self._state_of(key))
+            await turn.give_way()
         try:
             await asyncio.to_thread(
                 self._last_good.save,
-                [self._state_of(key) for key in unsaved],
+                states,
                 only=keys.CONFIGURATION if everything else None,
             )
         except LastGoodUnusable as error:

@@ -68,15 +68,16 @@ class TestAssembly:
         assert assembly.add(reply(put("a", 8))) is None
         assert assembly.add(reply(put("a", 9))).revision == 9
 
-    def test_it_knows_what_was_told(self):
+    async def test_it_knows_what_was_told(self):
         assembly = Assembly(KEYS)
         found = [put("a", 3).kv, put("b", 4).kv]
-        assert assembly.reset(7, found) == Change(7, (Entry("a", b"", 3), Entry("b", b"", 4)), resync=True)
-        assert assembly.equals(found)
+        everything = Change(7, (Entry("a", b"", 3), Entry("b", b"", 4)), resync=True)
+        assert await assembly.reset(7, found) == everything
+        assert await assembly.equals(found)
         assembly.add(reply(deletion("a", 8), put("c", 8)))
-        assert assembly.equals([put("b", 4).kv, put("c", 8).kv])
-        assert not assembly.equals(found)
-        assert not assembly.equals([put("b", 5).kv, put("c", 8).kv])
+        assert await assembly.equals([put("b", 4).kv, put("c", 8).kv])
+        assert not await assembly.equals(found)
+        assert not await assembly.equals([put("b", 5).kv, put("c", 8).kv])
 
 
 class TestNews:

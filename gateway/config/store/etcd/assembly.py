@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aetcd import rpc
 
 from gateway.config.store.store import Change
+from gateway.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,15 +30,19 @@ class Assembly:
         self._told: dict[str, int] = {}  # {key: revision of its entry}
         self.revision = 0
 
-    def begin(self, revision: int, found: Iterable[Any]) -> None:
+    async def begin(self, revision: int, found: Iterable[Any]) -> None:
         """Start from what there was at a revision, which was told before."""
-        self._told = {self._keys.decode(kv.key): kv.mod_revision for kv in found}
+        self._told = await self._revisions(found)
         self.revision = revision
 
-    def reset(self, revision: int, found: Iterable[Any]) -> Change:
+    async def reset(self, revision: int, found: Iterable[Any]) -> Change:
         """Start from everything that there is, and tell it."""
-        self.begin(revision, found)
-        return Change(revision, tuple(self._keys.entry(kv) for kv in found), resync=True)
+        await self.begin(revision, found)
+        turn, entries = Turn(), []
+        for kv in found:
+            entries.append(self._keys.entry(kv))
+            await turn.give_way()
+        return Change(revision, tuple(entries), resync=True)
 
     def interrupt(self) -> None:
         """The stream ended: what came of an unfinished message will come again."""
@@ -55,9 +60,16 @@ class Assembly:
         """Nothing that was not told has happened up to this revision."""
         self.revision = max(self.revision, revision)
 
-    def equals(self, found: Iterable[Any]) -> bool:
+    async def equals(self, found: Iterable[Any]) -> bool:
         """Whether what was told is what there is."""
-        return self._told == {self._keys.decode(kv.key): kv.mod_revision for kv in found}
+        return self._told == await self._revisions(found)
+
+    async def _revisions(self, found: Iterable[Any]) -> dict[str, int]:
+        turn, revisions = Turn(), {}
+        for kv in found:
+            revisions[self._keys.decode(kv.key)] = kv.mod_revision
+            await turn.give_way()
+        return revisions
 
     def _fold(self, events: Iterable[Any]) -> Change | None:
         puts: dict[str, Entry] = {}

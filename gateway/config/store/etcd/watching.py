@@ -69,7 +69,7 @@ class Watcher:
     async def _begin(self, after: int) -> None:
         """Learn what there was at a revision that the reader of this watch knows."""
         if after < 1:
-            self._assembly.begin(0, ())
+            await self._assembly.begin(0, ())
             self._known = True
             return
         try:
@@ -78,7 +78,7 @@ class Watcher:
             if error.cause not in (Cause.COMPACTED, Cause.FUTURE):
                 raise
             return  # it cannot be told: everything is read
-        self._assembly.begin(after, listing.found)
+        await self._assembly.begin(after, listing.found)
         self._note_origin(listing)
         self._known = True
 
@@ -147,24 +147,24 @@ class Watcher:
         listing = await self._reader.read(self._span)
         self._origin = (listing.cluster, listing.term)
         self._known = True
-        self._tell(self._assembly.reset(listing.revision, listing.found))
+        self._tell(await self._assembly.reset(listing.revision, listing.found))
 
     async def _compare(self) -> None:
         """Read everything again, and heal what the watch did not tell."""
         suspected, self._suspected = self._suspected, None
         try:
             now = await self._reader.read(self._span)
-            if self._assembly.equals(now.found):
+            if await self._assembly.equals(now.found):
                 self._assembly.advance(now.revision)
                 return
             if suspected is None:
                 self._suspected = now.revision  # perhaps it is only not told yet: look again in a while
                 return
             told = self._assembly.revision
-            if told >= suspected and self._assembly.equals(
-                (await self._reader.revisions(self._span, told)).found
-            ):
-                return
+            if told >= suspected:
+                then = await self._reader.revisions(self._span, told)
+                if await self._assembly.equals(then.found):
+                    return
             log.error("%s: etcd did not tell us all changes; read again", self._keys.shown(self._span))
         except StoreAway:
             return  # the watch will notice too
