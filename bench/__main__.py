@@ -172,8 +172,8 @@ def configuration(
         list[str] | None, typer.Option(help=f"Of {', '.join(configuration_scenarios.SCENARIOS)}.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Of a round; etcd is away for six.", min=2)] = 10.0,
-    rounds: Annotated[int, typer.Option(help="With changes, and as many without.", min=1)] = 4,
-    changes: Annotated[int, typer.Option(help="In all rounds together.", min=1)] = 200,
+    rounds: Annotated[int, typer.Option(help="With changes, and as many without.", min=1)] = 8,
+    changes: Annotated[int, typer.Option(help="In all rounds together.", min=1)] = 160,
     declared: Annotated[int, typer.Option(help="Models that are declared.", min=200)] = 10_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     model_cpu: ModelCpu = None,
