@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import logging
 import os
 import signal
@@ -20,56 +19,45 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.admin.address import default_path
-from gateway.admin.building import build_view
-from gateway.admin.server import AdminListening, AdminServer
 from gateway.admin.view import Controls, Identity, Stopping
-from gateway.admission.access import Access
-from gateway.admission.admission import Admission, Draining
+from gateway.administration import Administration
+from gateway.admission.admission import Draining
+from gateway.binding import grpc_listening, state_path
 from gateway.clock import MonotonicClock
 from gateway.config.ledger import Ledger
 from gateway.config.status import Presence, SlotReport
-from gateway.config.store.election import Election
 from gateway.config.store.opening import describe, open_store
 from gateway.config.store.store import StoreError
 from gateway.control import HandOver, Ready
-from gateway.dataplane import Dataplane
+from gateway.diagnosis import Diagnosis
 from gateway.discovery import default_slots, installed_runtimes
 from gateway.estate import leave_to_supervisor
 from gateway.frontend.choice import FrontendUnavailable, build_frontend, choose_frontend, find_native
-from gateway.frontend.listening import ListenerInvalid, Listening, Tls
+from gateway.frontend.listening import ListenerInvalid
 from gateway.frontend.servicers import build_servicers
 from gateway.gauges import read_gauges
-from gateway.http.endpoints import Endpoints, Readiness
+from gateway.http.endpoints import Endpoints
 from gateway.http.server import HttpServer
-from gateway.lifecycle.catalog import Catalog
 from gateway.lifecycle.directory import DirectorySource, DirectoryUnreadable
-from gateway.lifecycle.expiries import Expiries
-from gateway.lifecycle.following import Following, SourceState
+from gateway.lifecycle.following import Following
 from gateway.lifecycle.guarding import Guarding
 from gateway.lifecycle.last_good import LastGood
-from gateway.lifecycle.reconciler import Reconciler
-from gateway.lifecycle.reporting import TTL_S, Reporter
+from gateway.lifecycle.reporting import TTL_S
 from gateway.lifecycle.repository import Repository
 from gateway.lifecycle.store_source import StoreSource
+from gateway.membership import Membership
 from gateway.ports import Ports
+from gateway.serving import Serving
 from gateway.succession import Succession
 from gateway.supervisor import HANDLED
 from gateway.telemetry import logs
-from gateway.telemetry.accounts import Accounts
 from gateway.telemetry.prometheus import Exposition
-from gateway.telemetry.tracing import Tracing, UnsupportedExporter
-from gateway.workerpool.pool import Pool
-from gateway.workerpool.remote.discovery import Discovery
-from gateway.workerpool.remote.terms import Terms
+from gateway.telemetry.tracing import UnsupportedExporter
 from gateway.workerpool.remote.trust import Trust, TrustInvalid
-from gateway.workerpool.remote.ways import Ways
 from gateway.workerpool.rendezvous import FolderUnsafe
 from gateway.workerpool.slot import SlotInvalid, parse_slot
-from gateway.workerpool.worker import WorkerEvents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -79,9 +67,7 @@ if TYPE_CHECKING:
     from gateway.estate import Estate
     from gateway.lifecycle.following import Source
     from gateway.settings import GatewaySettings
-    from gateway.workerpool.seam import Link, SlotWorker
     from gateway.workerpool.slot import Slot
-    from wire.frames import Hello
 
 log = logging.getLogger(__name__)
 
@@ -127,55 +113,29 @@ class Gateway:
             describe(settings.store)  # what is wrong with it is said before anything is started
         self._directory = None if settings.models is None else DirectorySource(settings.models)
         self._following: Following | None = None
-        self._reporter: Reporter | None = None
-        self._admin: AdminServer | None = None
-        self._admin_at: list[str] = []
+        self._membership: Membership | None = None
         self._store: Store | None = None
         self._guarding: Guarding | None = None
-        self._discovery: Discovery | None = None
-        self._accounts = Accounts()
-        self._tracing = Tracing.from_environment(
-            clock, default_ratio=settings.trace_ratio, service_version=package_version("crossgate")
-        )
-        self._admission = Admission(settings.max_held_bytes)
-        self._access = Access()
-        self._pool = Pool(
-            slots,
-            clock,
-            segment_bytes=settings.segment_bytes,
-            budget_bytes=settings.budget_bytes,
-            folder=settings.pool_folder,
-        )
-        self._dataplane = Dataplane(
+        serving = self._serving = Serving(
             loop,
             clock,
-            self._admission,
-            self._access,
-            self._accounts,
-            self._tracing,
-            kill_worker=lambda slot, reason: self._pool.workers[slot].kill(reason),
-            quarantine=lambda servable, reason: self._reconciler.quarantine(servable, reason),
-            demand=lambda model, version: self._reconciler.demand(model, version),
-        )
-        self._reconciler = Reconciler(
-            clock,
-            self._pool,
-            self._dataplane,
-            self._accounts,
+            settings,
+            slots,
             runtimes,
             self._on_change,
             node=self._node,
+            stopping=self._stopping.is_set,
         )
-        self.catalog = Catalog(self._reconciler, lambda: self._admission.draining)
-        self._pool.observe(
-            WorkerEvents(
-                self._on_up,
-                self._on_down,
-                lambda worker, batch: self._dataplane.on_begun(worker.slot.name, batch),
-                lambda worker, batch, done: self._dataplane.on_done(worker.slot.name, batch, done),
-                lambda worker, credits: self._dataplane.on_credits(worker.slot.name, credits),
-            ),
-            on_slots=self._on_slots,
+        self._diagnosis = Diagnosis(serving.catalog)
+        inherited = settings.inherited
+        self._waits = inherited is not None and inherited.waits
+        self._administration = Administration(
+            settings,
+            clock,
+            serving,
+            self._diagnosis,
+            Controls(self._refuse, self.stop),
+            replace=self._waits,
         )
         self._trust = Trust(
             settings.worker_ca,
@@ -185,11 +145,9 @@ class Gateway:
             settings.insecure_workers,
         )
         self._trust.check()
-        inherited = settings.inherited
         self._choice = choose_frontend(settings.frontend, find_native(), inherits=inherited is not None)
         if self._choice.reason:
             log.warning("the front end in Python serves, not the native one: %s", self._choice.reason)
-        self._waits = inherited is not None and inherited.waits
         self._ports: Ports | None = None  # those that another process can go on with
         self._succession: Succession | None = None
         if inherited is not None:
@@ -197,22 +155,26 @@ class Gateway:
         elif self._choice.name == "native":
             self._ports = Ports.open(settings)
             self._succession = Succession(
-                settings, self._ports, lambda: self._pool.folder, tuple(sorted(machine)), self.hand_over
+                settings,
+                self._ports,
+                lambda: self._serving.pool.folder,
+                tuple(sorted(machine)),
+                self.hand_over,
             )
-        servicers = build_servicers(self.catalog, self._accounts, self._repository, self._access)
-        listening = _listening(settings, self._ports)
+        servicers = build_servicers(serving.catalog, serving.accounts, self._repository, serving.access)
+        listening = grpc_listening(settings, self._ports)
         self._frontend = build_frontend(self._choice.name, loop, clock, servicers, listening)
-        self._exposition = Exposition(self._accounts)
+        self._exposition = Exposition(serving.accounts)
         self._http = HttpServer(
-            Endpoints(self._readiness, self._exposition.steps, self._exposition.content_type)
+            Endpoints(self._diagnosis.readiness, self._exposition.steps, self._exposition.content_type)
         )
         read_gauges(
-            self._accounts,
-            self._reconciler,
-            self._dataplane,
-            self._pool,
+            serving.accounts,
+            serving.reconciler,
+            serving.dataplane,
+            serving.pool,
             self._frontend,
-            self._source_state,
+            self._diagnosis.source,
         )
 
     def stop(self) -> None:
@@ -227,7 +189,7 @@ class Gateway:
     def hand_over(self) -> None:
         """Another process serves: refuse nothing, finish what is here, and end."""
         if not self._stopping.is_set():
-            self._handing_over = self._pool.keep_folder = True
+            self._handing_over = self._serving.pool.keep_folder = True
             self._stopping.set()
 
     def restart(self) -> None:
@@ -262,7 +224,7 @@ class Gateway:
             loop.add_signal_handler(number, self.stop)
         if self._settings.inherited is None:
             loop.add_signal_handler(signal.SIGUSR2, self.restart)
-        self._frontend.start(self._dataplane.on_calls, self._dataplane.on_cancels)
+        self._frontend.start(self._serving.dataplane.on_calls, self._serving.dataplane.on_cancels)
         try:
             async with AsyncExitStack() as held:
                 await self._open_source(held)
@@ -270,12 +232,11 @@ class Gateway:
                     await self._listen()
                 await self._serve()
         finally:
-            if self._admin is not None:
-                await self._admin.close()
+            await self._administration.close()
             await self._frontend.close()
             await self._http.close()
-            self._dataplane.close()
-            await asyncio.to_thread(self._tracing.close)
+            self._serving.dataplane.close()
+            await asyncio.to_thread(self._serving.tracing.close)
             if self._ports is not None and self.estate is None:
                 self._ports.remove()
 
@@ -287,18 +248,19 @@ class Gateway:
             assert self._directory is not None, "there is a source"
             source = self._directory
         else:
-            last_good = LastGood(_state_path(settings), describe(settings.store))
+            last_good = LastGood(state_path(settings), describe(settings.store))
             # a file that has gone is no empty store, for whoever has served from it
             known = await asyncio.to_thread(last_good.knows_documents)
             store = await held.enter_async_context(open_store(settings.store, create=not known))
             source = StoreSource(store, last_good)
-            self._guarding = Guarding(store, self._access, last_good)
-            self._reporter = Reporter(store, self._clock, self._reconciler, self.catalog)
+            self._guarding = Guarding(store, self._serving.access, last_good)
+            self._membership = Membership(store, self._clock, settings, self._serving, self._trust)
             self._store = store
-        self._following = Following(
+        self._diagnosis.membership = self._membership
+        self._following = self._diagnosis.following = Following(
             source,
-            self._reconciler,
-            self._tracing,
+            self._serving.reconciler,
+            self._serving.tracing,
             self._clock,
             log_level=settings.log_level,
             guarding=self._guarding,
@@ -307,18 +269,17 @@ class Gateway:
     async def _serve(self) -> None:
         """Serve until told to stop, then drain."""
         assert self._following is not None, "the source is open"
-        async with self._pool, asyncio.TaskGroup() as tasks:
+        async with self._serving.pool, asyncio.TaskGroup() as tasks:
             owned = [
                 tasks.create_task(self._following.run(), name="source"),
-                tasks.create_task(self._reconciler.run(), name="reconciler"),
+                tasks.create_task(self._following.notice(), name="source's presence"),
+                tasks.create_task(self._serving.reconciler.run(), name="reconciler"),
                 tasks.create_task(self._announce(), name="announce"),
                 tasks.create_task(self._administer(), name="admin"),
             ]
-            if self._reporter is not None:
-                owned.append(tasks.create_task(self._report(self._reporter), name="reporter"))
-            if self._store is not None:
-                owned.append(tasks.create_task(self._campaign(self._store), name="election"))
-                owned.append(tasks.create_task(self._discover(self._store), name="discovery"))
+            if self._membership is not None:
+                owned.append(tasks.create_task(self._membership.discover(self._name), name="discovery"))
+                owned.append(tasks.create_task(self._take_part(self._membership), name="membership"))
             if self._guarding is not None:
                 owned.append(tasks.create_task(self._guarding.run(), name="access"))
             succession = None
@@ -331,82 +292,45 @@ class Gateway:
             for task in owned:
                 task.cancel()
 
-    async def _report(self, reporter: Reporter) -> None:
-        """Tell the store about this gateway while it listens."""
+    async def _take_part(self, membership: Membership) -> None:
+        """Be one of the store's gateways while this one listens."""
         await self._listening.wait()
-        if self._waits:
-            await asyncio.sleep(TTL_S / 3)  # the one before goes under the same name, and takes it back
-        await reporter.run(
-            Presence(
-                self._name,
-                self._node,
-                package_version("crossgate"),
-                self._listens_at[0],
-                self._admin_at[0] if self._admin_at else "",
-                os.getpid(),
-                datetime.now(UTC).isoformat(timespec="seconds"),
-                slots=tuple(
-                    SlotReport(slot.name, str(slot.device), slot.capacity, slot.cpus)
-                    for slot in self._pool.slots.values()
-                    if not slot.node
-                ),
-                runtimes=tuple(self._runtimes),
-            )
+        presence = Presence(
+            self._name,
+            self._node,
+            package_version("crossgate"),
+            self._listens_at[0],
+            next(iter(self._administration.listens_at), ""),
+            os.getpid(),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            slots=tuple(
+                SlotReport(slot.name, str(slot.device), slot.capacity, slot.cpus)
+                for slot in self._serving.pool.slots.values()
+                if not slot.node
+            ),
+            runtimes=tuple(self._runtimes),
         )
+        # the one before goes under the same name, and takes it back
+        await membership.take_part(presence, report_after_s=TTL_S / 3 if self._waits else 0.0)
 
     def _repository(self) -> Repository:
         ledger = Ledger(self._store) if self._store is not None else None
-        return Repository(ledger, self._reconciler, self.catalog, self._name)
-
-    async def _discover(self, store: Store) -> None:
-        """Use the slots of pools that register in the store."""
-        await self._listening.wait()
-        terms = Terms(self._name, self._settings.segment_bytes, self._settings.budget_bytes)
-        ways = Ways(self._trust, terms, self._clock, self._pool)
-        self._discovery = Discovery(store, self._pool, self._clock, ways)
-        await self._discovery.run()
-
-    async def _campaign(self, store: Store) -> None:
-        """Lead what one gateway does for all, if it is this one."""
-        await self._listening.wait()
-        await Election(store, "expiries", self._name, Expiries(self._name).run).run()
+        return Repository(ledger, self._serving.reconciler, self._serving.catalog, self._name)
 
     @property
     def _name(self) -> str:
-        """This gateway's name, once it listens."""
-        return self._settings.name or f"{self._node}-{self._listens_at[1].rpartition(':')[2]}"
+        """This gateway's name, once it listens or has its ports."""
+        if self._settings.name:
+            return self._settings.name
+        if self._ports is not None:
+            return f"{self._node}-{self._ports.http[0].getsockname()[1]}"
+        return f"{self._node}-{self._listens_at[1].rpartition(':')[2]}"
 
     async def _listen(self) -> None:
         settings = self._settings
         sock = self._ports.http[0].dup() if self._ports is not None else None
         http = await self._http.start(settings.host, settings.http_port, sock)
         self._listens_at = await self._frontend.listen(), f"{http.host}:{http.port}"
-        await self._open_admin()
-        self._listening.set()
-
-    async def _open_admin(self) -> None:
-        """Raises what `CANNOT_START` names, unless nobody asked for the place where it listens."""
-        asked = self._settings.admin
-        if asked == "off":
-            return
-        admin = self._build_admin()
-        try:
-            self._admin_at = await admin.start()
-        except (OSError, FolderUnsafe) as error:
-            await admin.close()
-            if asked:
-                raise
-            log.warning("there is no admin service: %s; --admin says where to listen", error)
-        else:
-            self._admin = admin
-
-    async def _administer(self) -> None:
-        await self._listening.wait()
-        if self._admin is not None:
-            await self._admin.run()
-
-    def _build_admin(self) -> AdminServer:
-        grpc, http = self._listens_at
         identity = Identity(
             self._name,
             self._node,
@@ -415,19 +339,13 @@ class Gateway:
             self._choice.name,
             int(self._started * 1e9),
         )
-        view = build_view(
-            identity,
-            self._reconciler,
-            self._dataplane,
-            self._pool,
-            self._accounts,
-            self.catalog,
-            self._source_state,
-            lambda: {"grpc": grpc, "http": http, "admin": ", ".join(self._admin_at)},
-        )
-        listening = _admin_listening(self._settings, self._name, replace=self._waits)
-        controls = Controls(self._refuse, self.stop)
-        return AdminServer(view, controls, self.catalog, self._clock, listening)
+        grpc, http_at = self._listens_at
+        await self._administration.open(identity, {"grpc": grpc, "http": http_at})
+        self._listening.set()
+
+    async def _administer(self) -> None:
+        await self._listening.wait()
+        await self._administration.run()
 
     def _refuse(self, refuse: bool) -> None:
         """Refuse new requests, or take them again. Raises Stopping where it is too late for that."""
@@ -435,10 +353,10 @@ class Gateway:
             if not refuse:
                 raise Stopping
             return
-        self._admission.draining = refuse
-        self.catalog.changed()
-        if self._reporter is not None:
-            self._reporter.changed()
+        self._serving.admission.draining = refuse
+        self._serving.catalog.changed()
+        if self._membership is not None:
+            self._membership.reporter.changed()
 
     async def _announce(self) -> None:
         await self._ready.wait()
@@ -446,20 +364,20 @@ class Gateway:
             await self._listen()
         grpc, http = self._listens_at
         took_s = time.monotonic() - self._started
-        self._on_ready(Ready(grpc, http, len(self.catalog.models()), self._choice.name, took_s))
+        self._on_ready(Ready(grpc, http, len(self._serving.catalog.models()), self._choice.name, took_s))
 
     async def _drain(self) -> None:
         """What is in flight finishes. Health says NOT_SERVING and new work is refused, unless another process
         serves: then only new connections are left to that one.
         """
-        log.info("draining: %d requests in flight", self._dataplane.unsettled)
+        log.info("draining: %d requests in flight", self._serving.dataplane.unsettled)
         if self._handing_over:
             await self._http.close()
         else:
-            self._admission.draining = True
-            self.catalog.changed()
-            if self._reporter is not None:
-                self._reporter.changed()
+            self._serving.admission.draining = True
+            self._serving.catalog.changed()
+            if self._membership is not None:
+                self._membership.reporter.changed()
         drained = asyncio.ensure_future(
             self._frontend.drain(self._settings.drain_s, hand_over=self._handing_over)
         )
@@ -468,93 +386,14 @@ class Gateway:
         at_once.cancel()
         if not drained.done():
             drained.cancel()
-        self._dataplane.fail_all(Draining())
+        self._serving.dataplane.fail_all(Draining())
 
     def _on_change(self, models: Collection[str]) -> None:
-        self.catalog.changed()
-        if self._reporter is not None:
-            self._reporter.changed(models)
-        if not self._ready.is_set() and self.catalog.ready()[0]:
+        self._serving.catalog.changed()
+        if self._membership is not None:
+            self._membership.reporter.changed(models)
+        if not self._ready.is_set() and self._serving.catalog.ready()[0]:
             self._ready.set()
-
-    def _on_up(self, worker: SlotWorker, link: Link, hello: Hello) -> None:
-        slot = worker.slot
-        log.info("worker %s is up, pid %d", slot.name, hello.pid)
-        self._dataplane.slot_up(slot.name, str(slot.device), link, hello.capacity, self._pool.segment_bytes)
-        self._reconciler.worker_up(slot.name, link)
-
-    def _on_down(self, worker: SlotWorker, reason: str) -> None:
-        if not self._stopping.is_set():
-            log.error("worker %s is lost: %s", worker.slot.name, reason)
-        self._reconciler.worker_down(worker.slot.name, reason)
-        self._dataplane.slot_down(worker.slot.name, reason, way_lost=worker.way_lost)
-
-    def _on_slots(self) -> None:
-        self._dataplane.forget_slots(self._pool.slots)
-        self._reconciler.slots_changed()
-
-    def _readiness(self) -> Readiness:
-        state = self._source_state()
-        notes = [f"{what}: its document is not valid: {why}" for what, why in state.problems.items()]
-        if state.away:
-            serving = "the last good state on disk" if state.from_disk else "what was heard last"
-            notes.insert(
-                0, f"{state.where} has been away for {state.away_s:.0f} s: {state.away}; {serving} is served"
-            )
-        if self._discovery is not None:
-            notes += [f"{key}: {problem}" for key, problem in self._discovery.problems.items()]
-            if self._discovery.problem:
-                notes.append(f"pools elsewhere are not followed: {self._discovery.problem}")
-        if self._reporter is not None and self._reporter.problem:
-            notes.append(f"the state of this gateway is not in the store: {self._reporter.problem}")
-        return Readiness(*self.catalog.ready(), notes)
-
-    def _source_state(self) -> SourceState:
-        return self._following.state if self._following is not None else SourceState("")
-
-
-def _admin_listening(settings: GatewaySettings, name: str, *, replace: bool) -> AdminListening:
-    """Raises ListenerInvalid."""
-    asked = settings.admin or f"unix:{default_path(name)}"
-    if asked.startswith("unix:/"):
-        return AdminListening(unix=Path(asked.removeprefix("unix:")), replace=replace)
-    host, colon, port = asked.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ListenerInvalid(f"--admin {asked!r} is none of unix:/path, host:port and off")
-    tls = None
-    if settings.admin_tls_certificate is not None and settings.admin_tls_key is not None:
-        tls = Tls(settings.admin_tls_certificate, settings.admin_tls_key, settings.admin_tls_client_ca)
-    return AdminListening(host=host.strip("[]"), port=int(port), tls=tls, replace=replace)
-
-
-def _state_path(settings: GatewaySettings) -> Path:
-    """Return where the last good state of the store is kept."""
-    assert settings.store is not None, "only a store needs it"
-    folder = settings.state_folder or Path(
-        os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "crossgate"
-    )
-    return folder / f"last-good-{hashlib.sha256(describe(settings.store).encode()).hexdigest()[:12]}.db"
-
-
-def _listening(settings: GatewaySettings, ports: Ports | None) -> Listening:
-    """The front end gets copies of the ports, which it closes."""
-    fds = () if ports is None else tuple(sock.dup().detach() for sock in ports.grpc)
-    tls = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
-        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    return Listening(
-        settings.host,
-        settings.grpc_port,
-        settings.max_message_bytes,
-        settings.max_held_bytes,
-        unix=settings.grpc_unix if ports is None else None,
-        fds=fds,
-        tls=tls,
-        max_concurrent_streams=settings.max_concurrent_streams,
-        max_connection_age_s=settings.max_connection_age_s,
-        keepalive_s=settings.keepalive_s,
-        keepalive_timeout_s=settings.keepalive_timeout_s,
-    )
 
 
 def serve(settings: GatewaySettings, on_ready: OnReady, control: Control | None = None) -> None:

@@ -94,7 +94,7 @@ class Kind:
 
 class Dataplane:
     """`kill_worker` ends the worker of a slot that hangs; `quarantine` takes a servable out of service;
-    `demand` asks for a version of a model that is loaded on demand.
+    `demand` asks for a version of a model that is loaded on demand, and says whether it is to be waited for.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Dataplane:
         *,
         kill_worker: Callable[[str, str], None],
         quarantine: Callable[[Servable, str], None],
-        demand: Callable[[str, str], None],
+        demand: Callable[[str, str], bool],
     ) -> None:
         self._table = RouteTable()
         self._kinds: dict[ShapeKey | None, Kind] = {}
@@ -130,6 +130,7 @@ class Dataplane:
             self._on_deserted,
         )
         self._deadlines = Deadlines()
+        self._accounts = accounts
         self._demand = demand
         self._parking = Parking()
         self._sequence = itertools.count()
@@ -276,6 +277,7 @@ class Dataplane:
 
     def _park(self, call: Call, asleep: ModelAsleep, now_ns: int) -> list[Reply]:
         """Keep a call until its version is loaded; return the answer to one that cannot be kept."""
+        self._accounts.open(asleep.model, asleep.version)  # it counts before it was loaded for the first time
         try:
             waits = asleep.waits
             due_ns = _due_ns(call, waits.default_deadline_ns)
@@ -292,8 +294,8 @@ class Dataplane:
         for awaited in self._parking.awaited():
             route = self._table.models.get(awaited.model)
             servable = route.ready.get(awaited.version) if route is not None else None
-            if servable is None and route is not None and awaited.version in route.asleep:
-                self._demand(*awaited)  # it may have gone again before it was asked
+            # asked for again: it may have gone before it was there for these
+            if servable is None and self._demand(*awaited):
                 continue
             calls = self._unpark(self._parking.take(awaited))
             self._take(calls, servable)

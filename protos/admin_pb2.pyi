@@ -53,7 +53,7 @@ class Unmatched(_message.Message):
     def __init__(self, pattern: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class GatewayStatus(_message.Message):
-    __slots__ = ("name", "node", "release", "pid", "uptime_seconds", "frontend", "addresses", "state", "reasons", "in_flight", "models_by_state", "unknown_models")
+    __slots__ = ("name", "node", "release", "pid", "uptime_seconds", "frontend", "addresses", "state", "reasons", "in_flight", "models_by_state", "unknown_models", "notes", "notes_left_off")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,8 @@ class GatewayStatus(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     MODELS_BY_STATE_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_MODELS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_LEFT_OFF_FIELD_NUMBER: _ClassVar[int]
     name: str
     node: str
     release: str
@@ -92,7 +94,9 @@ class GatewayStatus(_message.Message):
     in_flight: int
     models_by_state: _containers.ScalarMap[str, int]
     unknown_models: Figures
-    def __init__(self, name: _Optional[str] = ..., node: _Optional[str] = ..., release: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., frontend: _Optional[str] = ..., addresses: _Optional[_Mapping[str, str]] = ..., state: _Optional[str] = ..., reasons: _Optional[_Iterable[str]] = ..., in_flight: _Optional[int] = ..., models_by_state: _Optional[_Mapping[str, int]] = ..., unknown_models: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    notes_left_off: int
+    def __init__(self, name: _Optional[str] = ..., node: _Optional[str] = ..., release: _Optional[str] = ..., pid: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., frontend: _Optional[str] = ..., addresses: _Optional[_Mapping[str, str]] = ..., state: _Optional[str] = ..., reasons: _Optional[_Iterable[str]] = ..., in_flight: _Optional[int] = ..., models_by_state: _Optional[_Mapping[str, int]] = ..., unknown_models: _Optional[_Union[Figures, _Mapping]] = ..., notes: _Optional[_Iterable[str]] = ..., notes_left_off: _Optional[int] = ...) -> None: ...
 
 class ConfigurationStatus(_message.Message):
     __slots__ = ("source", "away", "away_seconds", "from_disk", "desired_revision", "applied_revision", "heard_seconds_ago", "problems", "problems_left_off")
@@ -282,7 +286,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("model", "revision", "by", "rule", "conditions", "sticky", "sticky_value", "ways", "failure")
+    __slots__ = ("model", "revision", "by", "rule", "conditions", "sticky", "sticky_value", "ways", "failure", "applied", "waits", "problem")
     class ConditionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -299,6 +303,9 @@ class ExplainResponse(_message.Message):
     STICKY_VALUE_FIELD_NUMBER: _ClassVar[int]
     WAYS_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     by: str
@@ -308,7 +315,10 @@ class ExplainResponse(_message.Message):
     sticky_value: str
     ways: _containers.RepeatedCompositeFieldContainer[Way]
     failure: Failure
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., by: _Optional[str] = ..., rule: _Optional[int] = ..., conditions: _Optional[_Mapping[str, str]] = ..., sticky: _Optional[str] = ..., sticky_value: _Optional[str] = ..., ways: _Optional[_Iterable[_Union[Way, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    applied: int
+    waits: _containers.RepeatedScalarFieldContainer[str]
+    problem: str
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., by: _Optional[str] = ..., rule: _Optional[int] = ..., conditions: _Optional[_Mapping[str, str]] = ..., sticky: _Optional[str] = ..., sticky_value: _Optional[str] = ..., ways: _Optional[_Iterable[_Union[Way, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., applied: _Optional[int] = ..., waits: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class Way(_message.Message):
     __slots__ = ("version", "share", "failure", "servable", "asleep")

@@ -73,10 +73,11 @@ class Sessions:
         return entry
 
     def _load(self, spec: ServableSpec) -> LoadedSession:
-        before, start = resident_bytes(), time.monotonic_ns()
+        start = time.monotonic_ns()
         runtime = self._runtimes.get(spec.runtime)
         if runtime is None:
             runtime = self._runtimes[spec.runtime] = open_runtime(spec.runtime)
+        before = resident_bytes()  # with the engine, which no model is charged for
         session = runtime.load(spec)
         if spec.signature is not None:
             problems = disagreements(spec.signature, session.signature)

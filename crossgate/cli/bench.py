@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from crossgate.cli import output
+from crossgate.cli.gateways_address import checked_address
 
 if TYPE_CHECKING:
     from crossgate import Client
@@ -59,7 +60,7 @@ def bench(
     malformed_share: Annotated[
         float, typer.Option(help="Share of requests that the gateway has to refuse.", min=0, max=1)
     ] = 0.0,
-    metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, sent with each request.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, sent with each request.")] = None,
     threads: Annotated[int, typer.Option(help="Of the load generator.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The same seed, the same requests.", min=0)] = 0,
     result: Annotated[Path | None, typer.Option("--output", "-o", help="Write all figures as JSON.")] = None,
@@ -67,13 +68,15 @@ def bench(
     """Put load on one model, without TLS; the exit code is 1 if a request ended otherwise than it should."""
     from crossgate import Client, CrossgateError
     from crossgate.cli.load import LoadConfig, LoadUnavailable, check_load_available
+    from crossgate.cli.metadata import read_metadata, token_metadata
     from crossgate.cli.payloads import PayloadInvalid, malformed_of
 
+    checked_address("--url", url)
     try:
         check_load_available()
         mode, count = _mode(rate, concurrency, connections, max_in_flight)
-        headers = tuple(_header(text) for text in metadata or [])
-        with Client(url, timeout_s=_PROBE_TIMEOUT_S, metadata=dict(headers)) as client:
+        headers = {**token_metadata(), **read_metadata(metadata or ())}
+        with Client(url, timeout_s=_PROBE_TIMEOUT_S, metadata=headers) as client:
             payload = _payload(client, model, version, inputs or [], json, shape or [], seed)
             first = payload.requests[0]
             answered = client.infer(
@@ -99,7 +102,7 @@ def bench(
         malformed_share=malformed_share,
         cancel_share=cancel_share,
         timeout_ms=timeout_ms,
-        metadata=headers,
+        metadata=tuple(headers.items()),
         seed=seed,
     )
     print(f"{model} version {answered.version} at {url}: {payload.note}")
@@ -132,13 +135,6 @@ def _mode(
     if in_flight % connections:
         raise ValueError(f"--concurrency {in_flight} is no multiple of --connections {connections}")
     return ClosedLoop(in_flight // connections), connections
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--metadata {text!r} is not NAME=VALUE")
-    return name.lower(), value
 
 
 def _payload(

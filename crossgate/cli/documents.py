@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from crossgate.cli import documents_contexts
 from crossgate.cli.documents_apply import apply, diff
-from crossgate.cli.documents_change import delete, freeze, revert, rollback, set_fields, unfreeze
+from crossgate.cli.documents_change import delete, set_fields
 from crossgate.cli.documents_edit import edit
+from crossgate.cli.documents_freeze import freeze, unfreeze
 from crossgate.cli.documents_options import PANEL
+from crossgate.cli.documents_rollback import revert, rollback
 from crossgate.cli.documents_show import get, history, show
 from crossgate.cli.documents_sync import export, import_, sync
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossgate.cli import output
-from crossgate.cli.documents_awaiting import await_applied, awaited, model_of
+from crossgate.cli.documents_awaiting import await_applied, awaited, effects
 from crossgate.cli.documents_base import Reconciling, reconcile
+from crossgate.cli.documents_dry_run import print_override_plan, print_plan
 from crossgate.cli.documents_options import (
     AsJson,
     By,
@@ -25,7 +26,6 @@ from crossgate.cli.documents_options import (
     Why,
     author,
 )
-from crossgate.cli.documents_plan import plan_lines, read_cluster
 from crossgate.cli.documents_print import committed_json, print_committed, print_differences, say_unchanged
 from crossgate.cli.documents_session import CONFLICT, FAILED, USAGE, CommandFailed, Session, fail, run
 from crossgate.cli.durations import parse_duration
@@ -33,9 +33,7 @@ from gateway.config.difference import make_patch, same
 from gateway.config.document_files import MAX_STREAM_BYTES, FilesInvalid, read_documents
 from gateway.config.drafting import MAX_DOCUMENTS
 from gateway.config.meanwhile import ChangedMeanwhile
-from gateway.config.patch import merge_patch
 from gateway.config.refusal import ChangeRefused
-from gateway.config.standing import effective
 from gateway.config.store.store import CommitTooLarge
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
     from gateway.config.change import DocumentChange
     from gateway.config.document_files import FileDocument
-    from gateway.config.holding import Holding
     from gateway.config.kinds import DocumentName
     from gateway.config.transaction import Author
 
@@ -168,7 +165,7 @@ async def _apply(session: Session, documents: Sequence[FileDocument], options: A
             changes = await reconcile(session.ledger, documents, stored, options.how)
             _say_unchanged(documents, changes, as_json=options.as_json)
             if options.dry_run:
-                await print_plan(session, changes, holding)
+                await print_plan(session, changes, holding, [document.name for document in documents])
                 return
             if not changes:
                 if options.as_json:
@@ -219,12 +216,7 @@ async def put_override(
     standing = await session.ledger.standing(name)
     before = standing.effective
     if options.dry_run:
-        after = merge_patch(before or {}, patch)
-        print_differences(f"{name}, for {for_s:g} s", before, after)
-        assert isinstance(after, dict), "a patch is a mapping"
-        cluster = await read_cluster(session.store)
-        for line in plan_lines(model_of(name, before), model_of(name, after), cluster):
-            print(f"  plan: {line}")
+        await print_override_plan(session, standing, patch, for_s)
         return
     overridden = await session.ledger.override(name, patch, for_s, options.author)
     if options.as_json:
@@ -236,38 +228,6 @@ async def put_override(
         after = (await session.ledger.standing(name)).effective
         expected = awaited(overridden.committed, {name: before}, {name: after})
         await await_applied(session, expected, options.timeout_s, as_json=options.as_json)
-
-
-def effects(
-    changes: Sequence[DocumentChange], holding: Holding
-) -> tuple[dict[DocumentName, Any], dict[DocumentName, Any]]:
-    """{name: effective data} before and after changes."""
-    before: dict[DocumentName, Any] = {}
-    after: dict[DocumentName, Any] = {}
-    for change in changes:
-        overrides = holding.overrides.get(change.name.name, ()) if change.name.kind == "model" else ()
-        was = change.base.data if change.base is not None else None
-        before[change.name] = effective(was, overrides) if was is not None else None
-        after[change.name] = effective(change.document, overrides) if change.document is not None else None
-    return before, after
-
-
-async def print_plan(session: Session, changes: Sequence[DocumentChange], holding: Holding) -> None:
-    """Say what would be written and what gateways would do. Raises CommandFailed if it would be refused."""
-    before, after = effects(changes, holding)
-    cluster = await read_cluster(session.store)
-    for change in changes:
-        was = change.base.data if change.base is not None else None
-        state = " (new)" if change.base is None else " (deleted)" if change.document is None else ""
-        print_differences(f"{change.name}{state}", was, change.document)
-        if change.name.kind == "model":
-            name = change.name
-            for line in plan_lines(model_of(name, before[name]), model_of(name, after[name]), cluster):
-                print(f"  plan: {line}")
-    refusals = await session.ledger.check(changes)
-    if refusals:
-        raise CommandFailed("it would be refused:\n" + "\n".join(map(str, refusals)))
-    print(f"dry run: {len(changes)} document{'' if len(changes) == 1 else 's'} would change")
 
 
 def _say_unchanged(

@@ -12,12 +12,14 @@ from crossgate.cli.waiting import Awaited, wait_until_applied
 from gateway.config.document import ModelDocument
 from gateway.config.errors import DocumentInvalid
 from gateway.config.kinds import DocumentName, validate_document
+from gateway.config.standing import effective
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from gateway.config.change import Committed
+    from gateway.config.change import Committed, DocumentChange
+    from gateway.config.holding import Holding
 
 
 def model_of(name: DocumentName, data: Mapping[str, Any] | None) -> ModelDocument | None:
@@ -30,6 +32,20 @@ def model_of(name: DocumentName, data: Mapping[str, Any] | None) -> ModelDocumen
         return None
     assert isinstance(document, ModelDocument), "its kind is model"
     return document
+
+
+def effects(
+    changes: Sequence[DocumentChange], holding: Holding
+) -> tuple[dict[DocumentName, Any], dict[DocumentName, Any]]:
+    """{name: effective data} before and after changes."""
+    before: dict[DocumentName, Any] = {}
+    after: dict[DocumentName, Any] = {}
+    for change in changes:
+        overrides = holding.overrides.get(change.name.name, ()) if change.name.kind == "model" else ()
+        was = change.base.data if change.base is not None else None
+        before[change.name] = effective(was, overrides) if was is not None else None
+        after[change.name] = effective(change.document, overrides) if change.document is not None else None
+    return before, after
 
 
 def awaited(

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from gateway.config.document_files import FileDocument
     from gateway.config.history import Action, Recorded
+    from gateway.config.kinds import DocumentName
     from gateway.config.ledger import Ledger
 
 _FROM_FILES = frozenset({"apply", "sync", "import"})
+_SHOWN = 3  # revisions, where one was asked for that is not there
 _NOT_OF_THE_DOCUMENT = frozenset({"override", "revert", "expiry"})
 
 
@@ -138,3 +140,22 @@ def find_generation(text: str, history: Sequence[Recorded]) -> Recorded:
     if found is None:
         raise CommandFailed(f"{text} is not in the history; {kept}")
     return found
+
+
+def find_written(text: str, history: Sequence[Recorded], name: DocumentName) -> Recorded:
+    """As `find_generation`, but a revision has to be one at which this document was written: the number of a
+    version must not lead to whatever was in force at the revision of that number. Raises CommandFailed.
+    """
+    if not (history and text.isascii() and text.isdecimal() and len(text) <= 18):
+        return find_generation(text, history)
+    exact = next((each for each in reversed(history) if each.revision == int(text)), None)
+    if exact is not None:
+        return exact
+    latest = ", ".join(f"{each.revision} (g{each.entry.generation})" for each in history[: -_SHOWN - 1 : -1])
+    then = in_force_at(history, int(text))
+    raise CommandFailed(
+        f"revision {text} is not in the history of {name}: --to takes a revision of the document, or a "
+        f"generation such as g12, and no version of the model. The latest revisions are {latest}"
+        + (f"; in force at {text} was g{then.entry.generation}" if then is not None else "")
+        + f". `crossgate history {name}` shows all"
+    )

@@ -1,4 +1,4 @@
-"""`set`, `delete`, `rollback`, `revert`, `freeze` and `unfreeze`: changes without a file."""
+"""`set` and `delete`: changes without a file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossgate.cli.documents_apply import Applying, effects, print_plan, put_override, read_for
-from crossgate.cli.documents_awaiting import await_applied, awaited
-from crossgate.cli.documents_base import Reconciling, find_generation
+from crossgate.cli.documents_apply import Applying, put_override, read_for
+from crossgate.cli.documents_awaiting import await_applied, awaited, effects
+from crossgate.cli.documents_base import Reconciling
+from crossgate.cli.documents_dry_run import print_plan
 from crossgate.cli.documents_options import (
     AsJson,
     By,
@@ -31,13 +32,10 @@ from gateway.config.errors import DocumentInvalid
 from gateway.config.kinds import GATEWAY, DocumentName, parse_name, type_of
 from gateway.config.path import PathInvalid, parse_path, type_at, with_value, without
 from gateway.config.schema import read_value
-from gateway.config.wording import did_you_mean, listed, quote
+from gateway.config.wording import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from gateway.config.change import Committed
-    from gateway.config.transaction import Author
 
 
 def set_fields(
@@ -85,7 +83,7 @@ def set_fields(
             return
         change = DocumentChange(name, document, base, "set")
         if dry_run:
-            await print_plan(session, [] if same(document, data) else [change], holding)
+            await print_plan(session, [] if same(document, data) else [change], holding, [name])
             return
         committed = await session.ledger.amend(name, amend, who, "set", create=name == GATEWAY)
         if committed is None:
@@ -129,149 +127,6 @@ def delete(
     if not models:
         fail("which documents? Name them", USAGE)
     run(store, context, work)
-
-
-def rollback(
-    model: OneDocument,
-    to: Annotated[str, typer.Option("--to", help="A generation such as g12, or a revision such as 3456.")],
-    dry_run: DryRun = False,
-    wait: Wait = False,
-    timeout_s: TimeoutS = 60.0,
-    why: Why = "",
-    by: By = "",
-    as_json: AsJson = False,
-    store: StoreUrl = "",
-    context: ContextName = "",
-) -> None:
-    """Make a document what it was: a new generation with the old content. Overrides stay in force."""
-    who = author(by, why)
-
-    async def work(session: Session) -> None:
-        name = parse_name(model)
-        holding = await session.ledger.read_all()
-        recorded = await session.ledger.history(name)
-        if not recorded:
-            known(name, holding)
-        found = find_generation(to, recorded).entry
-        base = holding.documents.get(name)
-        if base is None and found.document is None:
-            raise CommandFailed(f"{name} is not there, and was deleted in generation {found.generation}")
-        if base is not None and base.data is not None and same(base.data, found.document):
-            say_unchanged(f"{name} is as in generation {found.generation}", as_json=as_json)
-            return
-        change = DocumentChange(name, found.document, base, "rollback", restored=found.generation)
-        if dry_run:
-            await print_plan(session, [change], holding)
-            return
-        committed = await session.ledger.commit([change], who)
-        print_committed(committed, who, as_json=as_json)
-        if not as_json:
-            print(f"{name}: is as in generation {found.generation} again")
-        if wait:
-            before, after = effects([change], holding)
-            await await_applied(session, awaited(committed, before, after), timeout_s, as_json=as_json)
-
-    run(store, context, work)
-
-
-def revert(
-    model: OneDocument,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Default: all of them.")] = None,
-    wait: Wait = False,
-    timeout_s: TimeoutS = 60.0,
-    why: Why = "",
-    by: By = "",
-    as_json: AsJson = False,
-    store: StoreUrl = "",
-    context: ContextName = "",
-) -> None:
-    """End overrides of a model before their time."""
-    who = author(by, why)
-
-    async def work(session: Session) -> None:
-        name = parse_name(model)
-        holding = await session.ledger.read_all()
-        if name.kind != "model":
-            raise CommandFailed(f"{name} is no model: only models have overrides", USAGE)
-        known(name, holding)
-        before = await session.ledger.standing(name)
-        ending = ids or [each.id for each in before.overrides]
-        committed = await session.ledger.end_overrides(name, ending, who)
-        print_committed(committed, who, as_json=as_json)
-        if not as_json:
-            print(f"{name}: ended {', '.join(ending)}")
-        if wait:
-            after = await session.ledger.standing(name)
-            expected = awaited(committed, {name: before.effective}, {name: after.effective})
-            await await_applied(session, expected, timeout_s, as_json=as_json)
-
-    run(store, context, work)
-
-
-Pattern = Annotated[str, typer.Argument(help="A model's name, with shell wildcards. Default: all models.")]
-
-
-def freeze(
-    why: Annotated[str, typer.Option("--why", "-m", help="Shown to whoever tries to change them.")],
-    pattern: Pattern = "*",
-    by: By = "",
-    as_json: AsJson = False,
-    store: StoreUrl = "",
-    context: ContextName = "",
-) -> None:
-    """Keep models' documents from being changed, by anybody, until `unfreeze`."""
-    if not why.strip():
-        fail("--why: say why", USAGE)
-
-    def amend(data: dict[str, Any]) -> dict[str, Any]:
-        return with_value(data, ("frozen", pattern), why)
-
-    done = f"frozen: {pattern}"
-    _amend_gateway(amend, author(by, why), "freeze", done, store, context, as_json=as_json)
-
-
-def unfreeze(
-    pattern: Pattern = "*",
-    why: Why = "",
-    by: By = "",
-    as_json: AsJson = False,
-    store: StoreUrl = "",
-    context: ContextName = "",
-) -> None:
-    """Let models' documents be changed again: ends exactly one `freeze`."""
-
-    def amend(data: dict[str, Any]) -> dict[str, Any]:
-        frozen = data.get("frozen")
-        there = [*frozen] if isinstance(frozen, dict) else []
-        if pattern not in there:
-            nearest = did_you_mean(pattern, there) or (f"; frozen is {listed(there)}" if there else "")
-            raise CommandFailed(f"{quote(pattern)} is not frozen{nearest or '; nothing is'}")
-        return without(data, ("frozen", pattern))
-
-    done = f"no longer frozen: {pattern}"
-    _amend_gateway(amend, author(by, why), "unfreeze", done, store, context, as_json=as_json)
-
-
-def _amend_gateway(
-    amend: Callable[[dict[str, Any]], dict[str, Any]],
-    who: Author,
-    action: Any,
-    done: str,
-    store: str,
-    context: str,
-    *,
-    as_json: bool,
-) -> None:
-    async def work(session: Session) -> Committed | None:
-        return await session.ledger.amend(GATEWAY, amend, who, action, create=True)
-
-    committed = run(store, context, work)
-    if committed is None:
-        say_unchanged(done, as_json=as_json)
-        return
-    print_committed(committed, who, as_json=as_json)
-    if not as_json:
-        print(done)
 
 
 def _amending(name: DocumentName, fields: Sequence[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -69,7 +69,10 @@ def set_context(
     tls_cert: Annotated[str | None, typer.Option(help="Your own certificate, PEM.")] = None,
     tls_key: Annotated[str | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
-    """Make or change a context; what is not given stays, '' removes. The first becomes the current one."""
+    """Make or change a context; what is not given stays, '' removes. The first becomes the current one.
+
+    Paths are kept as absolute ones: a context is used from anywhere.
+    """
     given = {"store": store, "address": address, "admin": admin}
     given |= {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
     fields = {key: value for key, value in given.items() if value is not None}
@@ -80,8 +83,11 @@ def set_context(
             describe(store)
         except StoreInvalid as error:
             fail(f"--store: {error}", USAGE)
-        if "://" not in store and not store.startswith("/"):
-            fail(f"--store: {store} is a relative path; a context is used from anywhere", USAGE)
+        if "://" not in store:
+            fields["store"] = str(Path(store).absolute())
+    for key in ("tls_ca", "tls_cert", "tls_key"):
+        if fields.get(key):
+            fields[key] = str(Path(fields[key]).absolute())
 
     def change(contexts: Contexts) -> Contexts:
         was = contexts.contexts.get(name, Context())

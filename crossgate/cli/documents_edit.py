@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossgate.cli.documents_apply import effects
-from crossgate.cli.documents_awaiting import await_applied, awaited
+from crossgate.cli.documents_awaiting import await_applied, awaited, effects
 from crossgate.cli.documents_options import (
     By,
     ContextName,

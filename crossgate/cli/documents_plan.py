@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from gateway.config.device import parse_device
-from gateway.config.keys import GATEWAYS, WORKERS
+from gateway.config.keys import GATEWAYS, STATUS, WORKERS, named_by
 from gateway.config.registration import Registration, RegistrationInvalid, read_registration
-from gateway.config.status import Presence
+from gateway.config.status import ModelReport, Presence
 from gateway.lifecycle.placement import PlacementFailed, place
 from gateway.workerpool.slot import Slot
 from registry.fetching import FetchFailed, fetch
@@ -32,6 +33,7 @@ class Cluster:
 
     slots: dict[str, list[Registration]] = field(default_factory=dict)  # {node: slots}
     presences: tuple[Presence, ...] = ()
+    reports: dict[tuple[str, str], ModelReport] = field(default_factory=dict)  # {(gateway, model): report}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,17 @@ async def read_cluster(store: Store) -> Cluster:
             presences.append(msgspec.json.decode(entry.value, type=Presence))
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
-    return Cluster(slots, tuple(each for each in presences if not each.draining))
+    return Cluster(slots, tuple(each for each in presences if not each.draining), await _reports(store))
+
+
+async def _reports(store: Store) -> dict[tuple[str, str], ModelReport]:
+    found: dict[tuple[str, str], ModelReport] = {}
+    for entry in (await store.read(STATUS)).entries:
+        match named_by(entry.key, STATUS):
+            case (gateway, model):
+                with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    found[gateway, model] = msgspec.json.decode(entry.value, type=ModelReport)
+    return found
 
 
 def loading_of(before: ModelDocument | None, after: ModelDocument | None) -> Loading:

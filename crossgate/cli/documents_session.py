@@ -21,7 +21,7 @@ from gateway.config.ledger import Ledger
 from gateway.config.meanwhile import ChangedMeanwhile
 from gateway.config.path import PathInvalid
 from gateway.config.refusal import ChangeRefused
-from gateway.config.store.opening import open_store
+from gateway.config.store.opening import describe, open_store
 from gateway.config.store.store import StoreError, StoreInvalid
 from gateway.config.wording import did_you_mean, listed, quote
 from gateway.config.xml_document import XmlUnwritable
@@ -75,8 +75,9 @@ def fail(message: str, status: int = FAILED) -> NoReturn:
 
 def refuse_missing_file(chosen: ChosenStore) -> None:
     """Opening a local store would make it: a mistyped path must not look like an empty store. Raises
-    CommandFailed.
+    CommandFailed, and StoreInvalid for what is no path.
     """
+    describe(chosen.url)
     path = chosen.url.removeprefix("sqlite://")
     if "://" not in path and path and not Path(path).exists():
         makes = "`crossgate apply` and `crossgate serve` make one"

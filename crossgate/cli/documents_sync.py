@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from crossgate.cli.documents_apply import effects, print_plan
-from crossgate.cli.documents_awaiting import await_applied, awaited
+from crossgate.cli.documents_awaiting import await_applied, awaited, effects
+from crossgate.cli.documents_dry_run import print_plan
 from crossgate.cli.documents_options import (
     By,
     ContextName,
@@ -81,7 +81,7 @@ def sync(
             print(f"not in {directory}, and left as they are without --prune: {listed(map(str, extra))}")
         await _say_replaced(session, changes)
         if dry_run:
-            await print_plan(session, changes, holding)
+            await print_plan(session, changes, holding, [document.name for document in documents])
             return
         await _commit_all(session, changes, holding, who, timeout_s if wait else None)
 
@@ -94,6 +94,8 @@ def import_(
         bool, typer.Option("--overwrite", help="Also what the store has and is different.")
     ] = False,
     dry_run: DryRun = False,
+    wait: Wait = False,
+    timeout_s: TimeoutS = 60.0,
     kind: KindName = None,
     why: Why = "",
     by: By = "",
@@ -118,9 +120,9 @@ def import_(
             hint = "`crossgate diff` shows how, --overwrite replaces them"
             raise CommandFailed(f"already there, and different: {listed(different)}; {hint}")
         if dry_run:
-            await print_plan(session, changes, holding)
+            await print_plan(session, changes, holding, [document.name for document in documents])
             return
-        await _commit_all(session, changes, holding, who, None)
+        await _commit_all(session, changes, holding, who, timeout_s if wait else None)
 
     run(store, context, work, creates=not dry_run)
 

@@ -21,6 +21,8 @@ def parse_duration(text: str) -> float:
         seconds += float(part[1]) * _UNITS_S[part[2]]
         units.append(part[2])
         at = part.end()
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", cleaned):
+        raise ValueError(f"{text!r} has no unit: write {cleaned}s, {cleaned}m or {cleaned}h")
     in_order = units == [unit for unit in _UNITS_S if unit in units]
     if not units or at != len(cleaned) or not in_order or seconds <= 0:
         raise ValueError(f"{text!r} is no duration such as 90s, 15m, 2h or 1h30m")

@@ -13,7 +13,6 @@ import typer
 from crossgate.cli import output
 from crossgate.cli.durations import parse_duration, show_duration
 from crossgate.cli.gateways_address import Resolve, gateway_here, open_client
-from crossgate.errors import CrossgateError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,9 +93,10 @@ class _Commands:
         """Say where a request would go now, and why. Fails where it would be refused."""
         from crossgate.cli.gateways_explain import explain_lines
         from crossgate.cli.gateways_json import plain
+        from crossgate.cli.metadata import read_metadata
 
         name, _, version = model.partition("/")
-        sent = dict(_pair(each) for each in metadata or [])
+        sent = read_metadata(metadata or ())
         with self._client(gateway, tls_ca, tls_cert, tls_key) as client:
             answer = client.explain(name, version, sent)
         if json:
@@ -128,7 +128,10 @@ class _Commands:
         tls_key: TlsKey = None,
         json: AsJson = False,
     ) -> None:
-        """Have a gateway refuse new requests, so that others take over, or take them again."""
+        """Have a gateway refuse new requests, so that others take over, or take them again.
+
+        A pool of `crossgate worker` is drained by SIGTERM to its process.
+        """
         from crossgate.cli.gateways_json import plain
 
         if end and (leave or deadline_s is not None):
@@ -168,11 +171,18 @@ class _Commands:
     def _client(
         self, gateway: str, ca: Path | None, certificate: Path | None, key: Path | None
     ) -> Iterator[AdminClient]:
+        from crossgate.errors import CrossgateError, NotOffered, Unavailable
+
         with open_client(self.resolve, gateway, (ca, certificate, key)) as client:
             try:
                 yield client
             except Unavailable as error:
                 output.fail(f"no gateway answers at {client.address}: {error.details}")
+            except NotOffered:
+                output.fail(
+                    f"{client.address} does not offer that: it is no admin service, which `crossgate serve` "
+                    "has where --admin says, or one of an older release"
+                )
             except CrossgateError as error:
                 output.fail(f"{client.address}: {error.details}")
 
@@ -195,13 +205,6 @@ def _show(client: AdminClient, names: list[str], *, as_json: bool) -> None:
             print_status(status_text(pages, details=details))
     if missing:
         output.fail(missing)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        output.fail(f"{text!r} is not KEY=VALUE")
-    return key.lower(), value
 
 
 def _seconds(option: str, text: str) -> float:

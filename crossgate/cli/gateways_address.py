@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossgate.admin import AdminClient
 from crossgate.cli import output
-from crossgate.cli.remote import credentials_of
+from crossgate.cli.gateways_tls import credentials_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from crossgate.admin import AdminClient
+
+
+_SCHEME = re.compile(r"(?:https?|grpcs?|tcp|etcds?)://")  # gRPC has some of its own, such as dns:///
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,14 @@ def gateway_here(text: str) -> GatewayAddress:
     """Return the gateway that is named, or the only one of this user that runs here; fails with what there
     is.
     """
-    from gateway.admin.address import SUFFIX, default_path, sockets_here
+    from gateway.admin.address import SUFFIX, sockets_here
 
     if text:
         if text.startswith(("/", "./")):
             return GatewayAddress(f"unix:{text}")
         if ":" not in text:
-            return GatewayAddress(f"unix:{default_path(text)}")
-        return GatewayAddress(text)
+            return _named(text)
+        return GatewayAddress(checked_address("--gateway", text))
     found = sockets_here()
     if not found:
         output.fail(
@@ -53,8 +58,35 @@ def gateway_here(text: str) -> GatewayAddress:
     return GatewayAddress(f"unix:{found[0]}")
 
 
+def _named(name: str) -> GatewayAddress:
+    from gateway.admin.address import SUFFIX, default_path, sockets_here
+    from gateway.config.wording import did_you_mean, listed, quote
+
+    path, found = default_path(name), sockets_here()
+    if path not in found:
+        names = [each.name.removesuffix(SUFFIX) for each in found]
+        there = did_you_mean(name, names) or (f"; there is {listed(names)}" if names else "; none does")
+        output.fail(f"no gateway of yours called {quote(name)} runs here{there}")
+    return GatewayAddress(f"unix:{path}")
+
+
+def checked_address(option: str, address: str) -> str:
+    """Return the address of a gateway where it can be one. Fails where it has a scheme, as if it were a URL,
+    or no port: gRPC would look both up as hosts, or take port 443.
+    """
+    scheme = _SCHEME.match(address)
+    if scheme is not None:
+        rest = address[scheme.end() :].rstrip("/")
+        output.fail(f"{option} {address}: expected HOST:PORT or unix:/PATH, no URL; did you mean {rest}?")
+    if ":" not in address:
+        output.fail(f"{option} {address}: expected HOST:PORT or unix:/PATH; the port is missing")
+    return address
+
+
 def open_client(resolve: Resolve, gateway: str, tls: Sequence[Path | None]) -> AdminClient:
     """Connect to a gateway; `tls` are CA, certificate and key where the options give them."""
+    from crossgate.admin import AdminClient
+
     found = resolve(gateway)
     ca, certificate, key = tls
     credentials = credentials_of(

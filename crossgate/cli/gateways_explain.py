@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crossgate.cli import gateways_figures as figures
+from crossgate.cli.gateways_status import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +17,11 @@ def explain_lines(asked: str, answer: pb.ExplainResponse) -> Iterator[str]:
     """Say where a request would go, why, and what it would meet there."""
     revision = f" (revision {answer.revision})" if answer.revision else ""
     yield f"{asked}: {_why(answer)}{revision}"
+    if answer.problem:
+        yield f"  its document is not valid, and the one before it serves: {answer.problem}"
+    if answer.waits:
+        decides = f"that of revision {answer.applied} decides" if answer.applied else "none is in force"
+        yield (f"  the routing of revision {answer.revision} waits for {listed(answer.waits)}; {decides}")
     for way in answer.ways:
         yield from _way(way)
     if answer.HasField("failure"):

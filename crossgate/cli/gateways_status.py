@@ -60,7 +60,7 @@ def _headlines(page: pb.StatusResponse) -> Iterator[str]:
         f"pid {gateway.pid}, {gateway.frontend} front end"
     )
     if gateway.reasons and gateway.state != "draining":
-        yield f"not ready: {_listed(gateway.reasons)}"
+        yield f"not ready: {listed(gateway.reasons)}"
     yield ", ".join(f"{name} {address}" for name, address in sorted(gateway.addresses.items()))
     if configuration.applied_revision == configuration.desired_revision:
         revision = f"revision {configuration.desired_revision} in force"
@@ -77,6 +77,10 @@ def _headlines(page: pb.StatusResponse) -> Iterator[str]:
         yield f"problem: {what}: {problem}"
     if configuration.problems_left_off:
         yield f"... and {configuration.problems_left_off} more problems"
+    for note in gateway.notes:
+        yield f"note: {note}"
+    if gateway.notes_left_off:
+        yield f"... and {gateway.notes_left_off} more notes"
     if gateway.models_by_state:
         counts = sorted(gateway.models_by_state.items(), key=lambda item: -item[1])
         models = ", ".join(f"{count} {state}" for state, count in counts)
@@ -86,7 +90,8 @@ def _headlines(page: pb.StatusResponse) -> Iterator[str]:
         yield f"{figures.rate(unknown.requests_per_second)} requests/s for models that do not exist"
 
 
-def _listed(texts: Sequence[str], most: int = 5) -> str:
+def listed(texts: Sequence[str], most: int = 5) -> str:
+    """Return texts on one line, at most so many of them."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return "; ".join(texts[:most]) + more
 
@@ -133,7 +138,7 @@ def _model_remarks(model: pb.ModelStatus) -> Iterator[str]:
     if model.problem:
         yield f"{name}: its document is not valid: {model.problem}"
     if model.waits:
-        yield f"{name}: revision {model.revision} waits for {_listed(model.waits)}"
+        yield f"{name}: revision {model.revision} waits for {listed(model.waits)}"
     for version in model.versions:
         if version.reason:
             yield f"{name}/{version.version}: {version.reason}"

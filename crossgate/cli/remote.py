@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossgate import Client, CrossgateError, tls_credentials
+from crossgate import Client, CrossgateError, Unauthenticated
 from crossgate.cli import output
+from crossgate.cli.metadata import token_metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import grpc
 
 _DTYPES = {
@@ -22,21 +24,9 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def credentials_of(
-    ca: Path | None, certificate: Path | None, key: Path | None
-) -> grpc.ChannelCredentials | None:
-    """Read the options for TLS; None without any."""
-    if ca is None and certificate is None and key is None:
-        return None
-    try:
-        return tls_credentials(ca, certificate=certificate, key=key)
-    except (OSError, ValueError) as error:
-        output.fail(f"TLS: {error}")
-
-
 def list_models(address: str, credentials: grpc.ChannelCredentials | None) -> list[tuple[str, str, str, str]]:
     """Return (model, version, state, reason) of everything a gateway knows."""
-    with Client(address, timeout_s=5.0, credentials=credentials, metadata=_token()) as client:
+    with Client(address, timeout_s=5.0, credentials=credentials, metadata=token_metadata()) as client:
         try:
             return [(m.name, m.version, m.state, m.reason) for m in client.models()]
         except CrossgateError as error:
@@ -50,20 +40,22 @@ def infer_once(
     credentials: grpc.ChannelCredentials | None,
     outputs: tuple[str, ...],
     timeout_s: float,
+    metadata: Mapping[str, str],
     *,
     as_json: bool,
 ) -> None:
     """Send one request made of NAME=VALUE texts and print what comes back."""
     name, _, version = model.partition("/")
-    with Client(address, timeout_s=timeout_s, credentials=credentials, metadata=_token()) as client:
+    sent = {**token_metadata(), **metadata}
+    with Client(address, timeout_s=timeout_s, credentials=credentials, metadata=sent) as client:
         try:
-            metadata = client.model_metadata(name, version)
+            described = client.model_metadata(name, version)
             if not inputs:
-                rows = [("input", t.name, t.datatype, str(list(t.shape))) for t in metadata.inputs]
-                rows += [("output", t.name, t.datatype, str(list(t.shape))) for t in metadata.outputs]
+                rows = [("input", t.name, t.datatype, str(list(t.shape))) for t in described.inputs]
+                rows += [("output", t.name, t.datatype, str(list(t.shape))) for t in described.outputs]
                 output.rows(("", "name", "datatype", "shape"), rows, as_json=as_json)
                 return
-            datatypes = {t.name: t.datatype for t in metadata.inputs}
+            datatypes = {t.name: t.datatype for t in described.inputs}
             tensors = dict(_read_input(text, datatypes) for text in inputs)
             result = client.infer(name, tensors, version=version, outputs=outputs)
         except CrossgateError as error:
@@ -79,12 +71,6 @@ def infer_once(
     for each, array in arrays.items():
         print(f"{each} {array.dtype} {list(array.shape)}")
         print(np.array2string(array, threshold=64, precision=6))
-
-
-def _token() -> dict[str, str]:
-    """Return the metadata that show the token of the environment; a command line would show it to others."""
-    token = os.environ.get("CROSSGATE_TOKEN", "")
-    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def _read_input(text: str, datatypes: dict[str, str]) -> tuple[str, Any]:
@@ -113,4 +99,7 @@ def _plain(array: Any) -> Any:
 
 def _explained(address: str, error: CrossgateError) -> str:
     text = str(error)
-    return text if address in text else f"{address}: {text}"
+    hint = ""
+    if isinstance(error, Unauthenticated) and not token_metadata():
+        hint = "; `crossgate` shows the one in CROSSGATE_TOKEN"
+    return (text if address in text else f"{address}: {text}") + hint

@@ -8,7 +8,7 @@ from gateway.admin.slots import slot_states
 from gateway.admin.view import ConfigurationState, View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.admin.view import Identity
     from gateway.dataplane import Dataplane
@@ -28,8 +28,11 @@ def build_view(
     catalog: Catalog,
     source: Callable[[], SourceState],
     addresses: Callable[[], Mapping[str, str]],
+    notes: Callable[[], Sequence[str]] = tuple,
 ) -> View:
-    """Return a view that follows these parts. `addresses` is {grpc, http, ...: where it listens}."""
+    """Return a view that follows these parts. `addresses` is {grpc, http, ...: where it listens}; `notes` say
+    what is wrong beside models and configuration, such as pools that are not in use.
+    """
 
     def configuration() -> ConfigurationState:
         state = source()
@@ -55,4 +58,5 @@ def build_view(
         catalog.ready,
         lambda: catalog.draining,
         lambda: dataplane.unsettled,
+        notes,
     )

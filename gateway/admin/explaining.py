@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.admin.models import cut
+from gateway.admin.models import cut, waits
 from gateway.admission.admission import Draining
 from gateway.errors import GatewayError
 from gateway.frontend.status import status_code
@@ -31,6 +31,11 @@ def explanation_of(view: View, model: str, version: str, metadata: Mapping[str, 
     data plane answers them.
     """
     message = pb.ExplainResponse(model=model)
+    served = view.served.get(model)
+    if served is not None:
+        message.applied = served.routing_revision
+        message.waits.extend(cut(reason) for reason in waits(served))
+        message.problem = cut(served.problem)
     try:
         route = view.table().find(model)
     except GatewayError as error:

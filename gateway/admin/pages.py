@@ -67,6 +67,7 @@ class Page:
         view, identity = self._view, self._view.identity
         ready, reasons = view.readiness()
         draining = view.draining()
+        notes = view.notes()
         gateway = self.message.gateway
         gateway.MergeFrom(
             pb.GatewayStatus(
@@ -80,6 +81,8 @@ class Page:
                 state="draining" if draining else "serving" if ready else "starting",
                 reasons=[cut(reason) for reason in reasons[:_MAX_PROBLEMS]],
                 in_flight=view.in_flight(),
+                notes=[cut(note) for note in notes[:_MAX_PROBLEMS]],
+                notes_left_off=max(len(notes) - _MAX_PROBLEMS, 0),
             )
         )
         gateway.unknown_models.CopyFrom(figures_of(self._recent, now_ns, view.accounts.unknown))

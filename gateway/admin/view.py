@@ -80,6 +80,7 @@ class View:
     readiness: Callable[[], tuple[bool, Sequence[str]]]  # and why not
     draining: Callable[[], bool]
     in_flight: Callable[[], int]  # requests that wait or run
+    notes: Callable[[], Sequence[str]] = tuple  # what is wrong beside models and configuration
 
 
 @dataclass(frozen=True)

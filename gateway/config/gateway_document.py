@@ -27,7 +27,12 @@ class GatewayDocument(Part, frozen=True):
 
     def frozen_because(self, model: str) -> str | None:
         """Return why a model's document may not change now, None when it may."""
-        return next((why for pattern, why in self.frozen.items() if fnmatchcase(model, pattern)), None)
+        pattern = self.frozen_by(model)
+        return None if pattern is None else self.frozen[pattern]
+
+    def frozen_by(self, model: str) -> str | None:
+        """Return the pattern that keeps a model's document from being changed, None when it may change."""
+        return next((pattern for pattern in self.frozen if fnmatchcase(model, pattern)), None)
 
 
 _GATEWAY_DOCUMENT: Final = inspect.type_info(GatewayDocument)

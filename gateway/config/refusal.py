@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -138,9 +139,16 @@ def ending_problems(
 
 
 def _frozen(name: DocumentName, policy: GatewayDocument | None) -> Iterator[Problem]:
-    why = policy.frozen_because(name.name) if policy is not None and name.kind == "model" else None
-    if why is not None:
-        yield Problem("", f"is frozen{': ' if why else ''}{why}; `crossgate unfreeze` ends that")
+    if policy is None or name.kind != "model":
+        return
+    pattern, why = policy.frozen_by(name.name), policy.frozen_because(name.name)
+    if pattern is not None:
+        yield Problem("", f"is frozen{': ' if why else ''}{why}; `{unfreezing(pattern)}` ends that")
+
+
+def unfreezing(pattern: str) -> str:
+    """Return the command that ends a freeze, as a shell takes it."""
+    return "crossgate unfreeze" + (f" {shlex.quote(pattern)}" if pattern != "*" else "")
 
 
 def digests_of(data: Mapping[str, Any] | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.2  # how late it may be noticed that the source is away
 
 
 class Source(Protocol):
@@ -60,7 +63,9 @@ class SourceState:
 
 
 class Following:
-    """`run` follows until cancelled. What a process was started with holds where documents say nothing."""
+    """`run` follows until cancelled, and `notice` runs beside it. What a process was started with holds where
+    documents say nothing.
+    """
 
     def __init__(
         self,
@@ -116,11 +121,14 @@ class Following:
         if self._guarding is not None:
             self._guarding.enforce(enforced=document.access == "enforce")
 
-    @property
-    def state(self) -> SourceState:
-        """Ask often enough, at scrapes and health checks: how long the source is away counts from the first
-        time that it was seen to be.
-        """
+    async def notice(self, every_s: float = LOOK_EVERY_S) -> None:
+        """Notice when the source goes away and comes back, whoever asks; until cancelled."""
+        while True:
+            self._look()
+            await asyncio.sleep(every_s)
+
+    def _look(self) -> str:
+        """Return why the source is away now."""
         now_ns = self._clock.now_ns()
         away = self._source.away
         if not away:
@@ -128,6 +136,12 @@ class Following:
             self._heard_ns = now_ns if not self._source.from_disk else self._heard_ns
         elif self._away_since_ns is None:
             self._away_since_ns = now_ns
+        return away
+
+    @property
+    def state(self) -> SourceState:
+        """How long the source is away counts from when that was noticed."""
+        away, now_ns = self._look(), self._clock.now_ns()
         since_ns = now_ns if self._away_since_ns is None else self._away_since_ns
         return SourceState(
             self._source.where,

@@ -14,7 +14,8 @@ class Stay(enum.Enum):
     """Whether something that is loaded may be unloaded for another."""
 
     FIXED = "fixed"  # its document wants it loaded always
-    BUSY = "busy"  # it loads, runs, has requests, or is about to go
+    BUSY = "busy"  # it loads, runs or has requests
+    GOING = "going"  # it is about to go: nobody else need go for what it leaves
     IDLE = "idle"
 
 
@@ -55,6 +56,7 @@ def make_room(needed_bytes: int, budget_bytes: int | None, residents: Sequence[R
             fits=False,
             reason=f"it needs {_mib(needed_bytes)}; the slot's budget is {_mib(budget_bytes)}{held}",
         )
+    used -= sum(each.size_bytes for each in residents if each.stay is Stay.GOING)
     evict = []
     for each in sorted(residents, key=lambda resident: resident.used_ns):
         if used + needed_bytes <= budget_bytes:

@@ -6,7 +6,8 @@ ABSENT → LOADING → READY               (DECLARED) → LOADING → READY → 
    └──── FAILED (tried again at retry_ns)             FAILED
 a lost worker takes any instance back to ABSENT
 
-A version whose files are fetched first has no instances before they are here; a version that is only
+A version whose files are fetched first has no instances before they are here, nor has one that waits for
+slots that are not known yet; a version that is only
 declared, to be loaded on demand, has no record at all.
 """
 
@@ -69,6 +70,7 @@ class VersionRecord:
     draining: bool = False
     drain_until_ns: int = NEVER
     reason: str = ""  # why it can never be placed, or is quarantined
+    unplaced: str = ""  # why it is not placed yet, while not all slots are known
     quarantined_until_ns: int = 0
     load_ns: int = 0
     fetch: InstanceState = InstanceState.READY
@@ -87,7 +89,7 @@ class VersionRecord:
             return VersionState.DRAINING
         if self.servable is not None:
             return VersionState.READY
-        if self.fetch in (InstanceState.ABSENT, InstanceState.LOADING):
+        if self.unplaced or self.fetch in (InstanceState.ABSENT, InstanceState.LOADING):
             return VersionState.LOADING
         if self.reason or all(i.state is InstanceState.FAILED for i in self.instances.values()):
             return VersionState.FAILED
@@ -112,6 +114,8 @@ class VersionRecord:
             return "; ".join(failed)
         if self.servable is not None:
             return ""
+        if self.unplaced:
+            return self.unplaced
         if self.fetch is not InstanceState.READY:
             return "it is being fetched"
         absent = [i for i in self.instances.values() if i.state is InstanceState.ABSENT and i.reason]

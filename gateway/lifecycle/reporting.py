@@ -12,6 +12,7 @@ import msgspec
 from gateway.config import keys
 from gateway.config.status import ModelReport, Presence, VersionReport
 from gateway.config.store.leases import LeaseKeeper
+from gateway.config.store.store import Span
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,7 +28,8 @@ _PACE_S = 0.02  # what changes meanwhile is written together
 
 
 class Reporter:
-    """Writes under a lease of its own; what cannot be written now is written when it can. `run` ends by
+    """Writes under a lease of its own; what cannot be written now is written when it can, and
+    what somebody deletes is written again. `run` ends by
     cancellation, and takes everything back.
     """
 
@@ -54,7 +56,8 @@ class Reporter:
     async def run(self, presence: Presence) -> None:
         """Report until cancelled. `presence` says who this is."""
         written: Presence | None = None
-        async with LeaseKeeper(self._store, TTL_S, self._clock) as self._keeper:
+        ours = (Span.one(keys.gateway_key(presence.gateway)), keys.status_of(presence.gateway))
+        async with LeaseKeeper(self._store, TTL_S, self._clock, ours) as self._keeper:
             while True:
                 self._due.clear()
                 changed, self._changed = self._changed, set()

@@ -48,6 +48,11 @@ class ServedModel:
         wanted = model.document.wanted_versions(model.versions)
         return _shared(frozenset(version for version in wanted if version in model.versions))
 
+    def about(self, record: VersionRecord) -> dict[str, object]:
+        """Return what a log line says of a version beside its text."""
+        revision = self.desired.revision if self.desired is not None else 0
+        return {"model": record.model, "version": record.version, "revision": revision}
+
     def current(self) -> dict[str, VersionRecord]:
         """Return {version: record}, the wanted or else the newest ready one where a version is loaded
         twice.

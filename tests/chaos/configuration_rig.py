@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from applied_state import differences, wrong_answers
 from constant_requests import ConstantRequests
-from etcd_network import NetworkedEtcd
 from etcd_process import EtcdProcess
 from fault_report import Row
 from holding_relay import HoldingRelay
 from mortal_gateway import MortalGateway
+from networked_etcd import NetworkedEtcd
 from onnx_models import affine
 from random_changes import RandomChanges
 from recorded_changes import flaws_of_history
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from etcd_network import EtcdNetwork
+    from network_namespaces import Cable
 
 STEADY = ("steady-0", "steady-1", "steady-2")
 PASSING = ("passing-0", "passing-1")
@@ -47,16 +47,17 @@ _HASTY = Timing(try_s=0.5, call_s=1.5, commit_s=1.0, quiet_s=0.4, ask_s=0.2, dea
 
 
 class Rig:
-    """`async with` starts all of it. Gateways reach etcd through `relays`, or where there is a `network`
-    through that; whoever writes does so directly.
+    """`async with` starts all of it. Gateways reach etcd through `relays`, or where it is `networked` through
+    `cable`; whoever writes does so directly.
     """
 
-    def __init__(self, folder: Path, seed: int, network: EtcdNetwork | None = None) -> None:
+    def __init__(self, folder: Path, seed: int, *, networked: bool = False) -> None:
         self.seed = seed
-        self.network = network
+        self.cable: Cable | None = None
         self.relays: list[HoldingRelay] = []
         self.random = Random(seed)
         self._folder = folder
+        self._networked = networked
         self._held = contextlib.AsyncExitStack()
         self._marks = 0
         self._requests: dict[str, ConstantRequests] = {}  # {gateway: those that run now}
@@ -88,10 +89,10 @@ class Rig:
 
     async def _start_etcd(self, held: contextlib.AsyncExitStack) -> list[str]:
         """Return where each gateway reaches it."""
-        if self.network is not None:
-            networked = NetworkedEtcd(self._folder, self.network)
-            self.etcd = held.enter_context(networked)
-            return [networked.url_for_gateways] * 2
+        if self._networked:
+            self.etcd = etcd = held.enter_context(NetworkedEtcd(self._folder))
+            self.cable = etcd.to_gateways
+            return [etcd.url_for_gateways] * 2
         self.etcd = held.enter_context(EtcdProcess(self._folder))
         self.relays = [await held.enter_async_context(HoldingRelay(self.etcd.port)) for _ in range(2)]
         return [relay.url for relay in self.relays]

@@ -56,16 +56,16 @@ def partitioned(for_s: float) -> Callable[[Rig], Awaitable[None]]:
 
 
 def packets_dropped(for_s: float) -> Callable[[Rig], Awaitable[None]]:
-    """As `partitioned`, by a network between them."""
+    """As `partitioned`, by the network between them."""
 
     async def fault(rig: Rig) -> None:
-        assert rig.network is not None, "it has one"
+        assert rig.cable is not None, "it is networked"
         await asyncio.sleep(0.5)
-        rig.network.drop()
+        rig.cable.swallow()
         try:
             await asyncio.sleep(for_s)
         finally:
-            rig.network.mend()
+            rig.cable.let_through()
 
     return fault
 

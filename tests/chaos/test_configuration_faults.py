@@ -9,7 +9,6 @@ from random import Random
 
 import pytest
 from configuration_rig import Rig
-from etcd_network import EtcdNetwork
 from fault_report import publish
 from store_faults import (
     compacted_while_cut_off,
@@ -24,9 +23,9 @@ from store_faults import (
 SEED = int(os.environ.get("CROSSGATE_TEST_SEED", "20260101"))
 
 
-async def rows_of(folder, seed, faults, network=None):
+async def rows_of(folder, seed, faults, **settings):
     rows = []
-    async with Rig(folder, seed, network) as rig:
+    async with Rig(folder, seed, **settings) as rig:
         try:
             for name, fault in faults.items():
                 rows.append(await rig.row(name, fault))
@@ -70,11 +69,10 @@ async def test_it_is_so_when_faults_outlast_every_lease(tmp_path, seed):
 
 @pytest.mark.long
 async def test_it_is_so_where_a_network_drops_the_packets(tmp_path):
-    with EtcdNetwork() as network:
-        faults = {
-            "packets dropped for 3 s": packets_dropped(3.0),
-            "packets dropped for 13 s": packets_dropped(13.0),
-        }
-        rows = await rows_of(tmp_path, SEED, faults, network)
+    faults = {
+        "packets dropped for 3 s": packets_dropped(3.0),
+        "packets dropped for 13 s": packets_dropped(13.0),
+    }
+    rows = await rows_of(tmp_path, SEED, faults, networked=True)
     assert len(rows) == len(faults)
     assert [row for row in rows if not row.is_clean] == []

@@ -23,6 +23,10 @@ pytestmark = pytest.mark.slow
 
 ONE_SLOT = ("cpu,capacity=2",)
 TWO_SLOTS = ("cpu,capacity=2", "cpu,capacity=3")
+BOTH = [
+    pytest.param(ONE_SLOT, id="one slot", marks=pytest.mark.long),
+    pytest.param(TWO_SLOTS, id="two slots"),
+]
 ROW = {"INPUT0": np.zeros((1, 4), np.float32)}
 POISON = 666.0
 
@@ -95,7 +99,7 @@ async def test_a_run_that_hangs_fails_alone(models, start_gateway, eventually):
 # -- workers that die while loading ---
 
 
-@pytest.mark.parametrize("slots", [ONE_SLOT, TWO_SLOTS], ids=["one slot", "two slots"])
+@pytest.mark.parametrize("slots", BOTH)
 async def test_a_model_that_crashes_while_loading_does_not_fail_its_neighbours(
     models, start_gateway, eventually, slots
 ):
@@ -147,7 +151,7 @@ async def test_a_model_that_hangs_while_loading_does_not_stop_its_neighbours(
 # -- requests that kill ---
 
 
-@pytest.mark.parametrize("slots", [ONE_SLOT, TWO_SLOTS], ids=["one slot", "two slots"])
+@pytest.mark.parametrize("slots", BOTH)
 async def test_a_poison_request_fails_alone_among_innocents(models, start_gateway, eventually, slots):
     models.write_loopback(
         "echo",

@@ -13,7 +13,7 @@ import trustme
 from checked_load import CheckedLoad
 from etcd_process import EtcdProcess
 from fleet import SLOT, Fleet
-from network_namespaces import CabledNamespaces
+from network_namespaces import Cable, Namespace
 
 from crossgate import DeadlineExceeded, Unavailable
 
@@ -29,9 +29,20 @@ OWN = "cpu,capacity=2"
 
 
 @pytest.fixture
-def net():
-    with CabledNamespaces() as net:
-        yield net
+def here():
+    with Namespace() as here:
+        yield here
+
+
+@pytest.fixture
+def there():
+    with Namespace() as there:
+        yield there
+
+
+@pytest.fixture
+def cable(here, there):
+    return Cable(here, there)
 
 
 @pytest.fixture
@@ -46,51 +57,51 @@ def certificates(tmp_path):
 
 
 @pytest.fixture
-def etcd(net, tmp_path):
+def etcd(here, cable, tmp_path):
     """It listens on the cable too."""
     (tmp_path / "etcd").mkdir()
     etcd = EtcdProcess(tmp_path / "etcd")
     etcd.flags = ["--listen-client-urls", f"http://0.0.0.0:{etcd.port}"]
-    net.here.do(etcd.__enter__)
+    here.do(etcd.__enter__)
     yield etcd
-    net.here.do(etcd.end)
+    here.do(etcd.end)
 
 
 @pytest.fixture
-def fleet(net, etcd, tmp_path):
-    fleet = Fleet(tmp_path, f"etcd://{net.here.address}:{etcd.port}/crossgate")
+def fleet(here, cable, etcd, tmp_path):
+    fleet = Fleet(tmp_path, f"etcd://{cable.near.address}:{etcd.port}/crossgate")
     yield fleet
-    net.here.do(fleet.close)
+    here.do(fleet.close)
 
 
 @pytest.fixture
-def declare(net, etcd):
+def declare(here, etcd):
     """Write a document as etcd's own clients do."""
 
     def put(model, document):
         pair = {"key": f"/crossgate/models/{model}", "value": json.dumps(document)}
         encoded = {name: base64.b64encode(text.encode()).decode() for name, text in pair.items()}
-        net.here.do(etcd.post, "kv/put", encoded)
+        here.do(etcd.post, "kv/put", encoded)
 
     return put
 
 
 @pytest.fixture
-def start(net, fleet, declare, certificates, tmp_path, eventually):
+def start(here, there, cable, fleet, declare, certificates, tmp_path, eventually):
     """Start the pool there and the gateway here, which serves `m` on these slots."""
 
     async def start(*own):
         declare("m", fleet.document(batching={"max_batch_size": ROWS}))
-        net.there.do(
+        there.do(
             fleet.pool,
             "far",
             f"--tls-cert={certificates}/pool.example.crt",
             f"--tls-key={certificates}/pool.example.key",
             f"--tls-client-ca={certificates}/ca",
             "--allow-gateway=gateway.example",
-            listen=f"grpc://{net.there.address}:0",
+            listen=f"grpc://{cable.far.address}:0",
         )
-        gateway = net.here.do(
+        gateway = here.do(
             fleet.gateway,
             "g",
             f"--worker-ca={certificates}/ca",
@@ -118,22 +129,25 @@ async def load(tmp_path):
         yield start
 
 
-@pytest.fixture(params=["unplugged", "swallowed"])
-def cut(request, net):
+@pytest.fixture
+def cut(request, cable):
     """Cut the cable within a context."""
 
     @contextlib.contextmanager
     def cut():
-        (net.unplug if request.param == "unplugged" else net.swallow)()
+        (cable.unplug if request.param == "unplugged" else cable.swallow)()
         try:
             yield
         finally:
-            (net.plug if request.param == "unplugged" else net.let_through)()
+            (cable.plug if request.param == "unplugged" else cable.let_through)()
 
     return cut
 
 
-async def test_cut_fails_only_what_has_no_other_worker_and_then_only_as_unavailable(start, load, cut, net):
+@pytest.mark.parametrize(
+    "cut", [pytest.param("unplugged", marks=pytest.mark.long), "swallowed"], indirect=True
+)
+async def test_cut_fails_only_what_has_no_other_worker_and_then_only_as_unavailable(start, load, cut, here):
     gateway = await start()
     under_load = await load(timeout_s=DEADLINE_S)
     await under_load.answers(50)
@@ -150,9 +164,12 @@ async def test_cut_fails_only_what_has_no_other_worker_and_then_only_as_unavaila
     assert all(cut_s < each.ended_s < healed_s + HEALED_S for each in under_load.failures)
     assert "quarantined" not in gateway.log_text()
     assert gateway.instances("m") == {FAR: "ready"}
-    assert "registered" not in net.here.do(gateway.get, "/readyz")[1]
+    assert "registered" not in here.do(gateway.get, "/readyz")[1]
 
 
+@pytest.mark.parametrize(
+    "cut", ["unplugged", pytest.param("swallowed", marks=pytest.mark.long)], indirect=True
+)
 async def test_cut_costs_no_request_that_another_worker_can_run(start, load, cut, eventually):
     gateway = await start(OWN)
     under_load = await load()
@@ -166,22 +183,22 @@ async def test_cut_costs_no_request_that_another_worker_can_run(start, load, cut
     assert "quarantined" not in gateway.log_text()
 
 
-async def test_cut_that_outlasts_the_lease_is_healed_too(start, load, net, eventually):
+async def test_cut_that_outlasts_the_lease_is_healed_too(start, load, cable, eventually):
     gateway = await start()
     under_load = await load(timeout_s=DEADLINE_S)
     await under_load.answers(50)
-    net.swallow()
+    cable.swallow()
     await eventually(lambda: FAR not in gateway.slots(), LIMIT_S)
-    net.let_through()
+    cable.let_through()
     await eventually(lambda: gateway.instances("m") == {FAR: "ready"}, LIMIT_S)
     await under_load.answers(50)
     assert not under_load.wrong
     assert {type(each.error) for each in under_load.failures} <= {Unavailable, DeadlineExceeded}
 
 
-async def test_slow_link_that_loses_packets_changes_no_answer(start, load, net):
+async def test_slow_link_that_loses_packets_changes_no_answer(start, load, cable):
     await start()
-    net.throttle("600kbit")
+    cable.throttle("600kbit")
     under_load = await load(rows=ROWS)
-    await under_load.until(lambda: net.lost_packets() > 3 and under_load.answered > 50, LIMIT_S)
+    await under_load.until(lambda: cable.lost_packets() > 3 and under_load.answered > 50, LIMIT_S)
     under_load.assert_all_right()

@@ -95,6 +95,27 @@ async def test_every_end_of_a_wait_is_accounted_for(asleep):
     asleep.call("a", deadline_ns=asleep.clock.now + SECOND_NS)
     asleep.dataplane.on_cancels([cancelled])
     await asleep.advance(2 * SECOND_NS)
-    account = asleep.accounts.find("a")
-    counted = {outcome: count for outcome, count in account.outcomes.items() if count}
-    assert counted == {Outcome.CANCELLED: 1, Outcome.EXPIRED: 1}
+    assert counted(asleep) == {"a": {Outcome.CANCELLED: 1, Outcome.EXPIRED: 1}}
+
+
+async def test_who_may_not_wait_counts_for_the_model_that_was_never_loaded(asleep):
+    asleep.call("a", deadline_ns=asleep.clock.now)
+    asleep.call("b")
+    assert counted(asleep) == {"a": {Outcome.EXPIRED: 1}, "": {Outcome.NOT_FOUND: 1}}
+
+
+async def test_the_account_of_a_model_that_was_never_loaded_goes_with_the_model(asleep):
+    asleep.call("a")
+    asleep.want(without=("a",))
+    await asleep.settle()
+    assert [account.model for account in asleep.accounts] == [""]
+
+
+def counted(rig):
+    """Return {model: {outcome: count}} of what has ended."""
+    found = {}
+    for account in rig.accounts:
+        for outcome, count in account.outcomes.items():
+            if count:
+                found.setdefault(account.model, {})[outcome] = count
+    return found

@@ -7,12 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
 import numpy as np
 import pytest
+from typed_commands import COMMAND, typed
 
 from crossgate.admin import AdminClient
 from crossgate.errors import CrossgateError, NotFound, Unavailable
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.slow
 
 LIMIT_S = 30
 ROW = {"INPUT0": np.ones((1, 4), np.float32)}
-COMMAND = [sys.executable, "-P", "-m", "crossgate.cli"]
 DELAY_S = 0.02
 UNPROBED = {"max_batch_size": 1, "batchable": False}  # else slow models are slow to load
 
@@ -36,16 +35,7 @@ class Folder:
 
     def crossgate(self, *arguments):
         """Run a command to its end."""
-        environment = {**os.environ, **self.environment}
-        environment.pop("CROSSGATE_ADMIN", None)
-        return subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-            env=environment,
-        )
+        return typed(*arguments, environment={**self.environment, "CROSSGATE_ADMIN": None, "COLUMNS": None})
 
     def sockets(self):
         folder = os.path.join(self.path, "crossgate")
@@ -121,7 +111,7 @@ def bucket_of(seconds):
 
 
 async def test_what_waits_and_what_runs_is_shown(models, start, folder, eventually):
-    models.write_loopback("slow", options={"delay_us": 1_500_000}, batching=UNPROBED)
+    models.write_loopback("slow", options={"delay_us": 600_000}, batching=UNPROBED)
     gateway = start(models, slots=("cpu,capacity=1",))
     async with gateway.async_client() as client:
         calls = [asyncio.ensure_future(client.infer("slow", ROW)) for _ in range(4)]
@@ -223,7 +213,7 @@ async def test_a_drain_with_exit_ends_the_process(models, start, folder, deadlin
 
 
 async def test_a_drain_that_waits_says_what_is_left(models, start, folder, eventually):
-    models.write_loopback("slow", options={"delay_us": 3_000_000}, batching=UNPROBED)
+    models.write_loopback("slow", options={"delay_us": 1_500_000}, batching=UNPROBED)
     gateway = start(models)
     async with gateway.async_client() as client:
         call = asyncio.ensure_future(client.infer("slow", ROW))
@@ -285,7 +275,7 @@ def test_of_several_gateways_one_must_be_named(models, start, folder):
     assert all(name in message for name in names)
     pids = {as_json(folder.crossgate("status", "--json", "-g", n))["gateway"]["pid"] for n in names}
     assert pids == {first.pid, second.pid}
-    assert "no gateway answers at unix:" in error_of(folder.crossgate("status", "-g", "nobody"))
+    assert "no gateway of yours called" in error_of(folder.crossgate("status", "-g", "nobody"))
 
 
 def test_the_socket_of_a_gateway_that_was_killed_is_replaced(models, start, folder):

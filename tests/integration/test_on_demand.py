@@ -25,6 +25,11 @@ ROW = {"INPUT0": np.ones((1, 4), np.float32)}
 ON_DEMAND = {"load": {"mode": "on_demand"}}
 UNPROBED = {"max_batch_size": 1, "batchable": False}  # one run of it is all that a load takes
 MIB = 1 << 20
+RUN_S = 6.0
+# What a front end has little part in, and takes seconds.
+MOSTLY_NATIVE = pytest.mark.parametrize(
+    "ports", ["native", pytest.param("grpcio", marks=pytest.mark.long)], indirect=True
+)
 
 
 @pytest.fixture(params=["native", "grpcio"])
@@ -93,6 +98,7 @@ def test_hundreds_of_first_requests_are_all_answered_right(start, ports, tmp_pat
     assert gateway.metric("crossgate_requests_total", outcome="ok") == 200
 
 
+@MOSTLY_NATIVE
 def test_a_first_request_waits_no_longer_than_its_deadline(start, ports, tmp_path):
     slow = {"options": {"delay_us": 1_000_000}, "warm_up": {"runs": 1}, "batching": UNPROBED, **ON_DEMAND}
     models = {"slow": loopback(tmp_path / "m", **slow)}
@@ -107,6 +113,7 @@ def test_a_first_request_waits_no_longer_than_its_deadline(start, ports, tmp_pat
         client.infer("slow", ROW)
 
 
+@MOSTLY_NATIVE
 def test_a_worker_that_is_killed_while_requests_wait_fails_none_of_them(start, ports, tmp_path):
     slow = {"options": {"delay_us": 700_000}, "warm_up": {"runs": 1}, "batching": UNPROBED, **ON_DEMAND}
     quick = loopback(tmp_path / "m", **ON_DEMAND)
@@ -128,6 +135,7 @@ def test_a_worker_that_is_killed_while_requests_wait_fails_none_of_them(start, p
     assert gateway.worker() != worker
 
 
+@MOSTLY_NATIVE
 def test_a_gateway_that_drains_answers_who_waits(start, ports, tmp_path):
     slow = {"options": {"delay_us": 1_000_000}, "warm_up": {"runs": 1}, "batching": UNPROBED, **ON_DEMAND}
     gateway = start({"slow": loopback(tmp_path / "m", **slow)}, arguments=ports)
@@ -208,7 +216,7 @@ def test_many_models_share_the_room_of_a_few_and_no_request_fails(start, tmp_pat
 
     async def everybody():
         async with gateway.async_client(timeout_s=30) as client:
-            until_s = time.monotonic() + 10
+            until_s = time.monotonic() + RUN_S
             await asyncio.gather(*[caller(client, seed, until_s) for seed in range(8)])
 
     with Watch(gateway) as watch:
@@ -239,7 +247,7 @@ def test_two_hot_models_in_the_room_of_one_are_both_served(start, tmp_path):
 
     async def everybody():
         async with gateway.async_client(timeout_s=20) as client:
-            until_s = time.monotonic() + 8
+            until_s = time.monotonic() + RUN_S
             await asyncio.gather(*[caller(client, name, until_s) for name in "aabbaabb"])
 
     asyncio.run(everybody())

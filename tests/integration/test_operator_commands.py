@@ -1,8 +1,9 @@
-"""Operators' commands, each a process of its own, against both stores and gateways that follow them."""
+"""Operators' commands, against both stores and gateways that follow them."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from live_gateway import LiveGateway
 from onnx_models import affine
+from typed_commands import process, typed
 
 sys.path.append(str(Path(__file__).parents[1] / "store"))
 
@@ -38,23 +40,15 @@ class Operator:
     """Runs commands as somebody."""
 
     def __init__(self, url, folder, by):
-        self.environment = os.environ | {
+        self.environment = {
             "CROSSGATE_STORE": url,
             "CROSSGATE_BY": by,
             "XDG_CONFIG_HOME": str(folder / "config"),
             "EDITOR": "false",
         }
 
-    def __call__(self, *arguments, status=0, text=None):
-        result = subprocess.run(
-            [sys.executable, "-P", "-m", "crossgate.cli", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-            input=text,
-            env=self.environment,
-        )
+    def __call__(self, *arguments, status=0, text=None, run=typed):
+        result = run(*arguments, environment=self.environment, text=text)
         assert result.returncode == status, result
         assert "Traceback" not in result.stderr
         return result.stdout + result.stderr
@@ -119,7 +113,7 @@ class Document:
 
 def test_a_change_goes_from_a_file_through_the_history_and_back(anna, bert, digits):
     assert "digits: generation 1" in anna("apply", "-f", digits.path, "-m", "first")
-    assert anna("apply", "-f", digits.path) == "unchanged: digits\n"
+    assert anna("apply", "-f", digits.path, run=process) == "unchanged: digits\n"
     said = bert("set", "digits", "traffic.split.canary=1", "-m", "try it")
     assert "(by bert: try it)" in said
     digits.write(retry="never")
@@ -147,7 +141,7 @@ def test_ten_operators_at_once_lose_nothing(anna, url, tmp_path, digits):
     operators = [Operator(url, tmp_path, f"operator-{i}") for i in range(10)]
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         works = [
-            threads.submit(operator, "set", "digits", f"labels.l{i}=1")
+            threads.submit(operator, "set", "digits", f"labels.l{i}=1", run=process)
             for i, operator in enumerate(operators)
         ]
         for work in works:
@@ -168,16 +162,17 @@ def test_a_directory_goes_into_another_store_and_back(anna, tmp_path, digits):
     (folder / "m0.yaml").unlink()
     assert "m0 (deleted)" in anna("sync", folder, "--prune", "--dry-run")
     assert "1 deleted" in anna("sync", folder, "--prune")
-    exported = anna("export", "-")
+    exported = anna("export", "-", run=process)
     other = str(tmp_path / "other.db")
-    anna("import", "-", "--store", other, text=exported)
+    anna("import", "-", "--store", other, text=exported, run=process)
     assert anna("export", "-", "--store", other) == exported
     assert len(anna("get", "-o", "names", "--store", other).split()) == 129
 
 
 def test_names_complete_in_a_shell(anna, digits):
     anna("apply", "-f", digits.path)
-    anna.environment |= {
+    environment = os.environ | anna.environment
+    environment |= {
         "_CROSSGATE_COMPLETE": "complete_bash",
         "COMP_WORDS": "crossgate get di",
         "COMP_CWORD": "2",
@@ -185,19 +180,23 @@ def test_names_complete_in_a_shell(anna, digits):
     program = "import sys; sys.argv = ['crossgate']; from crossgate.cli import main; main()"
     command = [sys.executable, "-P", "-c", program]
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=anna.environment
+        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment
     )
     assert (result.stdout.split(), result.stderr) == (["digits"], "")
-    anna.environment["CROSSGATE_STORE"] = "etcd://127.0.0.1:1/nobody"
+    environment["CROSSGATE_STORE"] = "etcd://127.0.0.1:1/nobody"
     nobody = subprocess.run(
-        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=anna.environment
+        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment
     )
     assert (nobody.stdout.strip(), nobody.stderr) == ("", "")
 
 
 def test_a_store_that_is_away_is_named_in_one_line(anna, digits):
-    for command in (("get",), ("apply", "-f", digits.path)):
-        said = anna(*command, "--store", "etcd://127.0.0.1:1/nobody", status=1)
+    def told(*command):
+        return anna(*command, "--store", "etcd://127.0.0.1:1/nobody", status=1, run=process)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:  # each waits for some seconds
+        works = [threads.submit(told, "get"), threads.submit(told, "apply", "-f", digits.path)]
+    for said in (work.result() for work in works):
         (line,) = said.splitlines()
         assert line.startswith("error: ")
         assert "127.0.0.1:1" in line
@@ -241,10 +240,42 @@ def test_waiting_ends_when_every_gateway_serves_the_change_or_says_why_not(
     assert "cannot be applied" in said
     assert "missing.onnx" in said
     assert [answer(gateway) for gateway in gateways] == [[4, 7, 10, 13]] * 2
+    said = anna("apply", "-f", digits.write(labels={"stable": "1", "canary": "3"}), "--wait", status=1)
+    planned = anna("set", "digits", "retry=never", "--dry-run")
+    assert re.search(
+        r"plan: gateway one has the routing of revision \d+ in force.* waits for version 3", planned
+    )
+    assert re.search(
+        r"plan: gateway two has the routing of revision \d+ in force.* waits for version 3", planned
+    )
+    explained = anna("explain", "digits", "-g", "one")
+    assert re.search(
+        r"the routing of revision \d+ waits for version 3.*; that of revision \d+ decides", explained
+    )
     anna("rollback", "digits", "--to", "g2", "--wait")
 
     assert "applied on 2 gateways" in anna("delete", "digits", "--wait")
     assert not re.search(r"digits", anna("get"))
+
+
+def test_who_may_see_nothing_is_told_so(anna, digits, gateways):
+    assert "applied on 2 gateways: one, two" in anna("import", digits.path, "--wait")
+    token = "secret-of-the-test"
+    readers = {"access": "readers", "tokens": [f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"]}
+    readers["allow"] = [{"models": ["digits"], "actions": ["read", "infer"]}]
+    anna("apply", "-f", "-", text=json.dumps(readers))
+    anna("set", "policies/gateway", "access=enforce", "--wait")
+    address = gateways[0].grpc
+    said = anna("models", "-a", address)
+    assert "note: there is nothing that you may see" in said
+    assert "CROSSGATE_TOKEN" in said
+    refused = anna("infer", "digits", "-a", address, status=1)
+    assert "UNAUTHENTICATED" in refused
+    assert "CROSSGATE_TOKEN" in refused
+    anna.environment["CROSSGATE_TOKEN"] = token
+    said = anna("models", "-a", address)
+    assert re.search(r"digits +1 +READY", said)
+    assert "note" not in said
 
 
 def test_waiting_without_gateways_says_so_and_a_gateway_that_goes_ends_it(anna, url, tmp_path, digits):

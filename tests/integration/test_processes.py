@@ -260,7 +260,7 @@ async def test_a_restart_under_load_costs_no_request_and_loads_no_model(start, e
     gateway = start(arguments)
     worker = gateway.worker()
     async with Load(gateway) as load:
-        for restart in (1, 2, 3):
+        for restart in (1, 2):
             await load.goes_on(eventually)
             before = gateway.processes()
             gateway.process.send_signal(signal.SIGUSR2)
@@ -306,7 +306,7 @@ async def test_all_listeners_pass_to_the_successor(start, eventually, tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("arguments", [ONE, TWO], ids=["one process", "two processes"])
+@pytest.mark.parametrize("arguments", [pytest.param(ONE, marks=pytest.mark.long), TWO])
 async def test_a_successor_that_cannot_serve_changes_nothing(models, start, eventually, arguments):
     gateway = start(arguments)
     before = gateway.processes()

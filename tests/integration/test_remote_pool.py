@@ -425,8 +425,8 @@ async def test_second_pool_of_a_name_waits_and_says_so(start_pool, join, tmp_pat
     assert gateway.worker.connected_to == f"unix:{tmp_path}/second.sock"
 
 
-def test_pool_serves_while_its_store_is_away(start_pool, listen):
-    pool = start_pool(listen, store="etcd://127.0.0.1:1/nobody")
+def test_pool_serves_while_its_store_is_away(start_pool):
+    pool = start_pool("grpc://127.0.0.1:0", store="etcd://127.0.0.1:1/nobody")
     assert pool.ready.startswith(f"ready node={NODE} slots={SLOT} listen=")
     assert pool.logged("the slots are registered later")
     pool.send(signal.SIGTERM)

@@ -249,7 +249,7 @@ async def test_what_a_gateway_says_of_itself_is_taken_back_at_its_end(place, sta
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("what", ["file", pytest.param("folder", marks=pytest.mark.long)])
 async def test_a_store_that_has_gone_is_no_empty_store(tmp_path, what):
     place, state = tmp_path / "place", tmp_path / "state"
     place.mkdir()

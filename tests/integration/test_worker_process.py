@@ -606,3 +606,19 @@ async def test_a_worker_that_never_greets_is_given_up():
         connection.link.close("no worker")
         assert connection.lost == "no worker"
         assert theirs.recv(100) == b""  # nothing is said to what has not greeted
+
+
+async def test_no_model_is_charged_for_its_engine(start, tmp_path):
+    """The first load imports ONNX Runtime, which takes some 30 MiB."""
+    watched = await start()
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "identity",
+        [value("x", TensorProto.FLOAT, ["n", 4])],
+        [value("y", TensorProto.FLOAT, ["n", 4])],
+    )
+    file = tmp_path / "identity.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), file)
+    _, loaded = await watched.load(path=file, runtime="onnxruntime", signature=None)
+    assert loaded.memory_bytes < 15 * MIB

@@ -135,7 +135,8 @@ async def test_a_port_that_says_nothing_is_left(tmp_path):
                 address = EtcdAddress.parse(f"etcd://{endpoint},{etcd.endpoint}/crossgate")
                 async with open_etcd(address, Timing(try_s=0.5), random.Random(seed)) as store:
                     await store.commit([Put("models/a", b"%d" % seed)])
-        async with open_store(f"etcd://{endpoint}/crossgate") as store:
+        address = EtcdAddress.parse(f"etcd://{endpoint}/crossgate")
+        async with open_etcd(address, Timing(try_s=0.5, call_s=1.0), random.Random(0)) as store:
             with pytest.raises(StoreAway) as raised:
                 await store.commit([Put("models/a", b"")])
             assert endpoint in str(raised.value)
@@ -147,7 +148,8 @@ async def test_a_grpc_server_that_is_no_etcd_is_named(tmp_path):
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with open_store(f"etcd://127.0.0.1:{port}/crossgate") as store:
+        address = EtcdAddress.parse(f"etcd://127.0.0.1:{port}/crossgate")
+        async with open_etcd(address, Timing(call_s=1.0), random.Random(0)) as store:
             with pytest.raises(StoreAway, match="no etcd 3 answers there"):
                 await store.get("models/a")
     finally:

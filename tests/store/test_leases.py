@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.config.store.store import (
     MAX_WRITES,
     CommitTooLarge,
     CommitUnclear,
+    Delete,
     Put,
     Span,
     StoreAway,
@@ -121,6 +123,46 @@ class TestWithEveryStore:
             await keeper.put({"status/5": b"1"})
             assert await kept(store) == {f"status/{n}": b"1" for n in range(6)}
             assert keeper.problem == ""
+
+    async def test_what_somebody_else_deletes_comes_back(self, home):
+        async with (
+            home.open() as store,
+            home.open() as other,
+            LeaseKeeper(store, TTL_S, MonotonicClock(), [STATUS]) as keeper,
+        ):
+            await keeper.put({"status/a": b"1", "status/b": b"1"})
+            await other.commit([Delete("status/a")])
+            await until(store, {"status/a": b"1", "status/b": b"1"})
+            first, second = await store.get("status/a"), await store.get("status/b")
+            assert first.lease == second.lease != 0
+            assert keeper.problem == ""
+
+    async def test_what_it_deletes_itself_does_not_come_back(self, home):
+        async with home.open() as store, LeaseKeeper(store, TTL_S, MonotonicClock(), [STATUS]) as keeper:
+            await keeper.put({"status/a": b"1", "status/b": b"1"})
+            await keeper.delete(["status/a"])
+            await store.commit([Delete("status/b")])  # what comes after it
+            await until(store, {"status/b": b"1"})
+
+    @pytest.mark.slow
+    async def test_what_somebody_else_writes_is_left_alone(self, home):
+        async with home.open() as store, LeaseKeeper(store, TTL_S, MonotonicClock(), [STATUS]) as keeper:
+            await keeper.put({"status/a": b"1", "status/b": b"1"})
+            await store.commit([Put("status/a", b"another's"), Delete("status/b")])
+            await until(store, {"status/a": b"another's", "status/b": b"1"})
+
+
+@pytest.mark.slow
+async def test_whoever_deletes_again_and_again_is_not_raced(tmp_path, clock):
+    async with flaky_store(tmp_path, clock) as store, LeaseKeeper(store, TTL_S, clock, [STATUS]) as keeper:
+        await keeper.put({"status/a": b"1"})
+        await store._store.commit([Delete("status/a")])
+        await until(store, {"status/a": b"1"})
+        began_s = time.monotonic()
+        for _ in range(40):
+            await store._store.commit([Delete("status/a")])
+            await asyncio.sleep(0.05)
+        assert len(store.commits) <= 3 + (time.monotonic() - began_s)
 
 
 async def test_it_renews_at_a_third_of_the_time(tmp_path, clock):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from gateway.config.store.store import (
@@ -15,20 +16,23 @@ from gateway.config.store.store import (
     LeaseGone,
     Put,
     StoreError,
+    StoreRefused,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
     from gateway.clock import Clock
-    from gateway.config.store.store import Store, Write
+    from gateway.config.store.store import Change, Span, Store, Write
 
 log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 5.0
 _REVOKE_S: Final = 2.0
+_HEAL_PAUSE_S: Final = 1.0
+_REFUSED_PAUSE_S: Final = 30.0
 
 
 class LeaseKeeper:
@@ -37,13 +41,15 @@ class LeaseKeeper:
 
     It works on whatever happens to the store, from the start: what cannot be written now is written later,
     the latest value of each key only. When the lease is gone, all that it keeps is written again under a new
-    one. `problem` says what stands in the way.
+    one. What somebody else deletes in one of the `watched` spans is written again; what somebody else writes
+    is left alone. `problem` says what stands in the way.
     """
 
-    def __init__(self, store: Store, ttl_s: float, clock: Clock) -> None:
+    def __init__(self, store: Store, ttl_s: float, clock: Clock, watched: Sequence[Span] = ()) -> None:
         self._store = store
         self._ttl_s = ttl_s
         self._clock = clock
+        self._watched = watched
         self._kept: dict[str, bytes] = {}  # {key: value}
         self._unwritten: dict[str, None] = {}  # keys, oldest first: to be deleted, unless they are kept
         self._lease = 0  # 0: none yet, or it is gone
@@ -53,6 +59,7 @@ class LeaseKeeper:
         self._changed = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []  # for the end of the next round
         self._task: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     @property
     def problem(self) -> str:
@@ -61,6 +68,10 @@ class LeaseKeeper:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._keep(), name="lease keeper")
+        self._watches = [
+            asyncio.create_task(self._watch(span), name=f"lease keeper of {span.start}")
+            for span in self._watched
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -68,8 +79,10 @@ class LeaseKeeper:
         task, self._task = self._task, None
         if task is None:
             return
-        task.cancel()
-        await asyncio.wait([task])
+        tasks = [task, *self._watches]
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks)
         self._tell(self._waiting)
         if self._lease:
             try:
@@ -134,6 +147,39 @@ class LeaseKeeper:
                 await asyncio.sleep(self._retry_s(failures))
             else:
                 await self._until_due()
+
+    async def _watch(self, span: Span) -> None:
+        """Notice what is missing in a span. Whoever deletes again and again is not raced."""
+        while True:
+            try:
+                async with aclosing(self._store.watch(span)) as changes:
+                    async for change in changes:
+                        if self._miss(change, span):
+                            await asyncio.sleep(_HEAL_PAUSE_S)
+            except StoreRefused as error:
+                log.error("deletions in %s cannot be noticed: %s", self._store.where, error)
+            except Exception:  # a bug, for which nothing that is kept may be lost
+                log.exception("deletions in %s cannot be noticed", self._store.where)
+            await asyncio.sleep(_REFUSED_PAUSE_S)
+
+    def _miss(self, change: Change, span: Span) -> bool:
+        """Have what is kept and was deleted written again; return whether there is any."""
+        gone = change.deletes
+        if change.resync:
+            there = {entry.key for entry in change.puts}
+            gone = tuple(key for key in self._kept if key in span and key not in there)
+        missing = [key for key in gone if key in self._kept and key not in self._unwritten]
+        if not missing:
+            return False
+        log.warning(
+            "%s and %d more are gone from %s and are written again",
+            missing[0],
+            len(missing) - 1,
+            self._store.where,
+        )
+        self._unwritten.update(dict.fromkeys(missing))
+        self._changed.set()
+        return True
 
     async def _settle(self) -> None:
         """Bring the store to what is kept."""

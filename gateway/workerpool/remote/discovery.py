@@ -41,6 +41,7 @@ class Discovery:
         self._clock = clock
         self._ways = ways
         self._prospects: dict[str, Prospect] = {}  # {key: its slot}
+        self._heard = asyncio.Event()  # the store, or that it refuses
         self._malformed: dict[str, str] = {}  # {key: what is wrong}
 
     @property
@@ -48,6 +49,14 @@ class Discovery:
         """Return {key: why the slot is not in use, or what is wrong with its registration}."""
         found = {key: each.problem for key, each in self._prospects.items() if each.problem}
         return {**found, **self._malformed}
+
+    async def wait_heard(self) -> None:
+        """Wait until the store has been heard, and every slot that is registered in it is in use, or has a
+        problem.
+        """
+        await self._heard.wait()
+        for prospect in list(self._prospects.values()):
+            await prospect.wait_tried()
 
     async def run(self) -> None:
         """Follow until cancelled; slots that are in use stay."""
@@ -58,8 +67,10 @@ class Discovery:
                         async for change in changes:
                             self.problem = ""
                             self._see(change, tasks)
+                            self._heard.set()
                 except StoreRefused as error:
                     self.problem = str(error)
+                    self._heard.set()
                     log.error("workers elsewhere cannot be found: %s", error)
                     await asyncio.sleep(_REFUSED_PAUSE_S)
 

@@ -39,6 +39,7 @@ class Prospect:
         self._clock = clock
         self._ways = ways
         self._changed = asyncio.Event()
+        self._tried = asyncio.Event()
         self._worker: RemoteWorker | None = None
         self._name = slot_name(registration)
 
@@ -47,6 +48,10 @@ class Prospect:
         if registration != self._claimed:
             self._claimed = registration
             self._changed.set()
+
+    async def wait_tried(self) -> None:
+        """Wait until it is in use, or has a problem, or is registered no longer."""
+        await self._tried.wait()
 
     async def follow(self) -> None:
         """Make a slot of it as long as it is registered or connected; return when it is neither. Cancelled,
@@ -66,11 +71,13 @@ class Prospect:
             else:
                 backoff.failures = 0
                 await self._take_up(way, registration)
+        self._tried.set()
 
     def _report(self, problem: str) -> None:
         if problem and problem != self.problem:
             log.warning("slot %s: %s", self._name, problem)
         self.problem = problem
+        self._tried.set()
 
     async def _wait(self, timeout_s: float | None) -> None:
         """Wait until something has changed, or for so long."""

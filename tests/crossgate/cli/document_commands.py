@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,11 +12,25 @@ from typing import TYPE_CHECKING
 from typer.testing import CliRunner
 
 from crossgate.cli.commands import app
+from gateway.config.kinds import model_name
 from gateway.config.ledger import Ledger
 from gateway.config.store.local import LocalStore, open_local
+from gateway.config.transaction import Author
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+DIGITS = model_name("digits")
+BERT = Author("bert", "hotfix")
+FILE = """
+# the digits
+model: digits
+versions:
+  "1": {source: "file:///srv/digits/1"}
+  "2": {source: "file:///srv/digits/2"}
+labels: {stable: "1", canary: "2"}
+traffic: {split: {stable: 95, canary: 5}}
+"""
 
 
 @dataclass
@@ -87,3 +102,16 @@ def generation(said):
 
 def revision(said):
     return int(re.search(r", revision (\d+)", said)[1])
+
+
+def by_bert(**fields):
+    """Somebody else sets fields of digits."""
+
+    async def change(ledger, store):
+        await ledger.amend(DIGITS, lambda data: data | fields, BERT, "set")
+
+    return change
+
+
+def there(crossgate, name="digits"):
+    return json.loads(crossgate("get", name, "-o", "json"))

@@ -116,7 +116,7 @@ def test_nobody_there_is_one_line(bench, dead_address):
         (("--rate", "5", "--concurrency", "5"), "give one of them"),
         (("--concurrency", "5", "--connections", "2"), "no multiple"),
         (("--concurrency", "0"), "at least 1"),
-        (("--metadata", "x"), "NAME=VALUE"),
+        (("--metadata", "x"), "KEY=VALUE"),
         (("--metadata", "grpc-timeout=1S"), "grpc-timeout"),
         (("--threads", "9"), "threads"),
         (("--cancel-share", "0.6", "--malformed-share", "0.6"), "cancel_share"),

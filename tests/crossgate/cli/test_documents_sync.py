@@ -205,3 +205,10 @@ def test_a_deleted_document_comes_back_by_sync(crossgate, checkout):
 async def _delete(ledger):
     name = model_name("a")
     await ledger.commit([DocumentChange(name, None, await ledger.read(name), "delete")], BERT)
+
+
+def test_import_waits_on_request(crossgate):
+    crossgate.write("in/a.yaml", "model: a\n")
+    said = crossgate("import", crossgate.folder / "in", "--wait")
+    assert "1 document written" in said
+    assert "no gateway is live" in said

@@ -23,9 +23,7 @@ def test_durations_are_read(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", "15", "m", "1m30", "30s1m", "1m1m", "-5s", "0s", "1 h", "1w", "inf", "1e3s"]
-)
+@pytest.mark.parametrize("text", ["", "m", "1m30", "30s1m", "1m1m", "-5s", "0s", "1 h", "1w", "inf", "1e3s"])
 def test_what_is_no_duration_is_told_what_one_is(text):
     with pytest.raises(ValueError, match="is no duration such as 90s, 15m, 2h or 1h30m"):
         parse_duration(text)
@@ -46,3 +44,10 @@ def test_what_is_no_duration_is_told_what_one_is(text):
 )
 def test_durations_are_shown_in_two_units(seconds, shown):
     assert show_duration(seconds) == shown
+
+
+@pytest.mark.parametrize("text", ["15", " 1.5 "])
+def test_a_number_without_a_unit_is_told_the_units(text):
+    number = text.strip()
+    with pytest.raises(ValueError, match=f"has no unit: write {number}s, {number}m or {number}h"):
+        parse_duration(text)

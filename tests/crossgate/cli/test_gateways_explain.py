@@ -60,3 +60,18 @@ def test_a_refusal_is_the_last_line():
     failure = pb.Failure(code="NOT_FOUND", message="unknown model 'n'")
     lines = list(explain_lines("n", pb.ExplainResponse(by="nothing", failure=failure)))
     assert lines == ["n: there is no version to choose from", "answer: NOT_FOUND: unknown model 'n'"]
+
+
+def test_a_routing_that_waits_and_a_document_that_is_not_valid_are_said():
+    answer = pb.ExplainResponse(by="only", revision=19, applied=16, waits=["version 3: no file"])
+    answer.ways.add(version="1", share=1, servable=servable())
+    first, second, *_ = explain_lines("m", answer)
+    assert first == "m: version 1 takes all traffic (revision 19)"
+    assert second == (
+        "  the routing of revision 19 waits for version 3: no file; that of revision 16 decides"
+    )
+    answer.applied, answer.problem = 0, "labels: expected a mapping"
+    assert list(explain_lines("m", answer))[1:3] == [
+        "  its document is not valid, and the one before it serves: labels: expected a mapping",
+        "  the routing of revision 19 waits for version 3: no file; none is in force",
+    ]

@@ -162,3 +162,12 @@ def test_json_has_every_key_and_numbers_as_numbers():
     assert found["slots"][1]["utilisation"] is None
     assert found["unmatched"] == []
     assert found["gateway"]["unknown_models"] is None
+
+
+def test_pools_that_are_not_in_use_are_named_with_the_reason():
+    state = page()
+    state.gateway.notes.append("workers/n2/cpu: its certificate is not of an allowed identity")
+    state.gateway.notes_left_off = 2
+    headlines = status_text([state]).headlines
+    assert "note: workers/n2/cpu: its certificate is not of an allowed identity" in headlines
+    assert "... and 2 more notes" in headlines

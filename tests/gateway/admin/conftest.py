@@ -44,6 +44,7 @@ class World:
     stops: int = 0
     watchers: set = field(default_factory=set)
     fixed_table: RouteTable | None = None
+    notes: tuple = ()
 
     def __post_init__(self):
         self.recent = Recent(self.clock.ns)
@@ -104,6 +105,7 @@ class World:
             lambda: self.ready,
             lambda: self.draining,
             lambda: self.in_flight,
+            lambda: self.notes,
         )
 
     def _drain(self, begin):

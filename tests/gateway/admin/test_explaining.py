@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 
 from gateway.admin.explaining import explanation_of
+from gateway.config.validation import validate
+from gateway.lifecycle.routes import build_route
 
 TRAFFIC = {
     "split": {"stable": 3, "canary": 1},
@@ -21,6 +26,17 @@ def split(world):
         batching={"max_batch_size": 8, "max_queue_delay_us": 50, "max_queue_size": 16},
     )
     return world
+
+
+def change(served, traffic, revision):
+    """Give a model another document, whose routing switches when it can."""
+    document = msgspec.structs.replace(served.desired.document, traffic=validated(traffic))
+    served.desired = replace(served.desired, document=document, revision=revision)
+    build_route(served)
+
+
+def validated(traffic):
+    return validate({"traffic": traffic}, model="m", versions=["1", "2"]).traffic
 
 
 def ways(message):
@@ -99,3 +115,21 @@ def test_a_full_queue_is_said_in_the_words_of_the_data_plane(split):
     assert message.failure.code == "RESOURCE_EXHAUSTED"
     assert message.failure.message == "model m: the queue is full (0 requests)"
     assert message.ways[0].HasField("servable")
+
+
+def test_a_routing_that_waits_is_told_beside_the_one_that_decides(world):
+    served = world.add("m", {"1": "ready", "2": "loading"}, revision=9, traffic={"split": {"1": 1}})
+    message = explanation_of(world.view(), "m", "", {})
+    assert (message.revision, message.applied, list(message.waits)) == (9, 9, [])
+    change(served, {"split": {"2": 1}}, revision=12)
+    message = explanation_of(world.view(), "m", "", {})
+    assert (message.revision, message.applied) == (12, 9)
+    assert [reason.partition(":")[0] for reason in message.waits] == ["version 2"]
+    assert ways(message) == [("1", 1.0, "")]
+
+
+def test_a_document_that_is_not_valid_is_told(split):
+    split.served["m"].problem = "labels: expected a mapping"
+    message = explanation_of(split.view(), "m", "", {})
+    assert message.problem == "labels: expected a mapping"
+    assert not message.HasField("failure")

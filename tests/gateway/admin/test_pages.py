@@ -56,6 +56,16 @@ def test_the_configuration_is_as_its_source_says(world):
     assert dict(configuration.problems) == {"m": "bad"}
 
 
+def test_what_is_wrong_beside_models_and_configuration_is_told(world):
+    assert list(message(world).gateway.notes) == []
+    world.notes = ("workers/n2/cpu: its certificate is not of an allowed identity",)
+    assert tuple(message(world).gateway.notes) == world.notes
+    world.notes = ("x" * 2000,) * 103
+    gateway = message(world).gateway
+    assert (len(gateway.notes), gateway.notes_left_off) == (100, 3)
+    assert gateway.notes[0].endswith("x...")
+
+
 def test_slots_are_shown_with_their_use(world):
     world.slots = [
         SlotState("cpu:0", "n1", "cpu:0", "up", 2, restarts=1, memory_bytes=9, batches_in_flight=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -137,6 +138,21 @@ async def test_how_long_the_source_is_away_counts_from_when_that_was_seen(follow
     assert (following.state.away_s, following.state.heard_s) == (0.0, 0.0)
     source.away = "again"
     assert following.state.away_s == 0.0
+
+
+async def test_how_long_the_source_is_away_does_not_depend_on_who_asks(follow, clock):
+    source = FakeSource()
+    following, *_ = follow(source)
+    noticing = asyncio.ensure_future(following.notice(every_s=0.0))
+    await asyncio.sleep(0)
+    source.away = "no endpoint answers"
+    for _ in range(3):
+        await asyncio.sleep(0)
+    clock.now += 7 * SECOND_NS
+    assert (following.state.away_s, following.state.heard_s) == (7.0, 7.0)
+    noticing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await noticing
 
 
 async def test_what_is_wrong_with_documents_is_told_by_name(follow):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 from rig import MIB, ON_DEMAND, SECOND_NS, Rig, model, slot, stored
@@ -341,6 +342,104 @@ async def test_a_model_that_goes_while_somebody_waits_for_it_tells_them():
         assert isinstance(rig.answer(call), NotFound)
 
 
+async def test_who_waits_goes_on_waiting_when_the_model_is_to_be_loaded_always():
+    async with Rig(up=False) as rig:
+        rig.want(on_demand("a"))
+        await rig.settle()
+        call = rig.call("a")
+        rig.want(model("a", revision=2))
+        await rig.settle()
+        assert rig.answer(call) is None
+        assert isinstance(rig.answer(rig.call("a")), NotReady)  # who comes now does not wait
+        rig.worker_up()
+        await rig.settle()
+        assert rig.answer(call) == "1"
+
+
+async def test_who_waits_for_what_is_then_loaded_always_and_fails_is_told_why():
+    async with Rig() as rig:
+        rig.want(on_demand("a"))
+        await rig.settle()
+        rig.link.gates["a"] = asyncio.Event()
+        call = rig.call("a")
+        await rig.settle()
+        rig.want(model("a", revision=2))
+        rig.link.failures["a"] = [RequestRefused("no such file", retryable=False)]
+        rig.link.gates["a"].set()
+        await rig.settle()
+        assert "no such file" in str(rig.answer(call))
+
+
+# Slots that are not known yet.
+
+
+async def test_what_cannot_be_placed_waits_until_all_slots_are_known(caplog):
+    async with Rig() as rig:
+        there = rig.pool.slots.pop("cpu")
+        rig.reconciler.await_slots()
+        rig.want(model("a"), on_demand("b"), on_demand("c"))
+        await rig.settle()
+        call = rig.call("b")
+        await rig.settle()
+        assert rig.states("a") == rig.states("b") == {"1": "LOADING"}
+        assert "waits for a slot" in rig.reason("a")
+        assert not rig.catalog.ready()[0]
+        rig.pool.slots["cpu"] = there
+        rig.reconciler.slots_changed()
+        await rig.settle()
+        assert (rig.states("a"), rig.answer(call)) == ({"1": "READY"}, "1")
+        rig.reconciler.slots_known()
+        await rig.settle()
+        assert rig.states("a") == {"1": "READY"}
+        assert "cannot be placed" not in caplog.text
+
+
+async def test_what_cannot_be_placed_when_all_slots_are_known_has_failed(caplog):
+    async with Rig() as rig:
+        rig.pool.slots.clear()
+        rig.reconciler.await_slots()
+        rig.want(model("a"), on_demand("b"))
+        await rig.settle()
+        call = rig.call("b")
+        await rig.settle()
+        assert caplog.text == ""
+        rig.reconciler.slots_known()
+        await rig.settle()
+        assert rig.states("a") == {"1": "UNAVAILABLE"}
+        assert isinstance(rig.answer(call), NotReady)
+        assert caplog.text.count("cannot be placed") == 2
+        assert rig.catalog.ready() == (True, [])
+
+
+async def test_nothing_is_fetched_before_it_is_known_where_it_runs(tmp_path):
+    async with Rig() as rig:
+        there = rig.pool.slots.pop("cpu")
+        rig.reconciler.await_slots()
+        (wanted,) = stored_versions(tmp_path, "a")
+        rig.want(wanted)
+        await rig.step()
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("fetch")]
+        rig.pool.slots["cpu"] = there
+        rig.reconciler.slots_known()
+        call = rig.call("a")
+        await rig.settle()
+        assert rig.answer(call) == "1"
+
+
+async def test_a_model_that_goes_while_it_waits_for_a_slot_is_gone(tmp_path):
+    async with Rig() as rig:
+        rig.pool.slots.clear()
+        rig.reconciler.await_slots()
+        rig.want(model("a"), stored("b", "file:///nowhere/b.onnx"))
+        await rig.settle()
+        rig.want(without=("a", "b"))
+        await rig.settle()
+        assert rig.catalog.models() == []
+
+
+# Documents change further.
+
+
 async def test_a_document_that_changes_while_loading_loads_what_it_says_now():
     async with Rig() as rig:
         rig.want(on_demand("a"))
@@ -547,6 +646,89 @@ async def test_what_a_worker_says_that_a_model_takes_counts(make):
         rig.link.memory_bytes["a"] = 95 * MIB
         await ask(rig, "a", "b")
         assert rig.link.residents() == {"b"}
+
+
+async def test_after_a_load_that_took_more_than_was_thought_others_make_room(make):
+    async with Rig(slot(memory_bytes=100 * MIB)) as rig:
+        rig.want(*[make(name) for name in "abc"])
+        await ask(rig, "a", "b")
+        rig.link.memory_bytes["c"] = 85 * MIB
+        await ask(rig, "c")
+        assert rig.link.residents() == {"b", "c"}  # the least recently used one went, and nobody else
+
+
+async def test_a_large_load_waits_for_busy_ones_before_they_make_room(make):
+    async with Rig(slot(memory_bytes=100 * MIB)) as rig:
+        rig.want(*[make(name) for name in "ab"])
+        await ask(rig, "a")
+        running = rig.call("a")
+        await rig.advance(10_000_000, answering=False)
+        rig.link.memory_bytes["b"] = 95 * MIB
+        call = rig.call("b")
+        await rig.advance(SECOND_NS // 2, answering=False)
+        assert rig.link.residents() == {"a", "b"}
+        await rig.advance(SECOND_NS)
+        assert (rig.answer(running), rig.answer(call)) == ("1", "1")
+        assert rig.link.residents() == {"b"}
+
+
+async def test_a_slot_that_what_is_always_loaded_overfills_is_reported_once(tmp_path, caplog):
+    async with Rig(slot(memory_bytes=100 * MIB)) as rig:
+        rig.link.memory_bytes["a"] = 120 * MIB
+        rig.want(model("a", tmp_path, size_bytes=MIB))
+        await rig.advance(10 * SECOND_NS)
+        assert caplog.text.count("slot cpu is over its memory budget since model a was loaded") == 1
+        assert rig.states("a") == {"1": "READY"}
+
+
+async def test_what_was_loaded_before_makes_room_before_it_is_loaded_again(make):
+    async with Rig(slot(memory_bytes=100 * MIB)) as rig:
+        rig.want(*[make(name) for name in "ab"])
+        rig.link.memory_bytes.update(a=60 * MIB, b=60 * MIB)
+        await ask(rig, "a", "b", "a", "b")
+        rig.call("a")
+        most = 0
+        for _ in range(200):
+            await rig.step()
+            most = max(most, len(rig.link.residents()))
+            rig.run()
+            rig.clock.now += 10_000_000
+        assert (most, rig.link.residents()) == (1, {"a"})
+
+
+async def test_a_size_that_was_measured_long_ago_keeps_nobody_out_for_ever(make):
+    async with Rig(slot(memory_bytes=100 * MIB)) as rig:
+        rig.want(make("a", load={"idle_unload_s": 1}))
+        rig.link.memory_bytes["a"] = 150 * MIB
+        await ask(rig, "a")
+        await rig.advance(5 * SECOND_NS)
+        refused = rig.call("a")
+        await rig.settle()
+        assert "it needs 150.0 MiB" in str(rig.answer(refused))
+        rig.link.memory_bytes["a"] = 20 * MIB
+        await rig.advance(11 * MINUTE_NS)
+        again = rig.call("a")
+        await rig.advance(2 * MINUTE_NS)
+        assert rig.answer(again) == "1"
+
+
+async def test_a_slot_that_fetches_for_itself_is_not_overfilled_twice(tmp_path):
+    """Its files are not seen here: the first load tells what they take."""
+    there = dataclasses.replace(slot("n/cpu", memory_bytes=100 * MIB), node="n", fetches=True)
+    there = dataclasses.replace(there, runtimes=("loopback",))
+    async with Rig(there) as rig:
+        rig.want(*[stored(name, f"s3://models/{name}.onnx", **ON_DEMAND) for name in "ab"])
+        rig.link.memory_bytes.update(a=60 * MIB, b=60 * MIB)
+        await ask(rig, "a", "b")
+        assert rig.link.residents() == {"b"}
+        rig.call("a")
+        most = 0
+        for _ in range(200):
+            await rig.step()
+            most = max(most, len(rig.link.residents()))
+            rig.run()
+            rig.clock.now += 10_000_000
+        assert (most, rig.link.residents()) == (1, {"a"})
 
 
 async def test_two_models_in_the_room_of_one_take_turns(make):

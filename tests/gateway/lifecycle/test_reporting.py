@@ -12,6 +12,7 @@ from rig import ON_DEMAND, Rig, model
 from gateway.config.keys import GATEWAYS, STATUS
 from gateway.config.status import ModelReport, Presence
 from gateway.config.store.local import open_local
+from gateway.config.store.store import Delete
 from gateway.lifecycle.reporting import Reporter, model_report
 from gateway.workerpool.link import RequestRefused
 
@@ -27,7 +28,7 @@ async def reporting(rig, store):
         known(models)
         reporter.changed(models)
 
-    rig.reconciler._on_change = changed
+    rig.reconciler._publication._on_change = changed
     task = asyncio.ensure_future(reporter.run(PRESENCE))
     try:
         yield reporter
@@ -121,3 +122,13 @@ async def test_at_the_end_everything_is_taken_back(tmp_path, draining):
                 reporter.changed()
                 await said(store, lambda _, there: there.draining)
         assert (await store.read(STATUS)).entries == (await store.read(GATEWAYS)).entries == ()
+
+
+async def test_what_an_operator_deletes_by_mistake_comes_back(tmp_path):
+    async with open_local(tmp_path / "s.db") as store, Rig() as rig, reporting(rig, store):
+        rig.want(model("a"))
+        await rig.settle()
+        await said(store, lambda reports, present: "a" in reports)
+        await store.commit([Delete("gateways/g"), Delete("status/g/a")])
+        reports, present = await said(store, lambda reports, present: "a" in reports)
+        assert (reports["a"].versions["1"].state, present.gateway) == ("READY", "g")

@@ -216,3 +216,28 @@ async def test_store_that_refuses_changes_nothing_and_is_reported(scene):
     await turns()
     assert scene.slots == ["n/cpu"]
     assert scene.discovery.problem == "no permission"
+
+
+async def test_the_slots_are_known_once_each_was_tried(scene):
+    heard = asyncio.ensure_future(scene.discovery.wait_heard())
+    await turns()
+    assert not heard.done()
+    scene.a.failure = UNREACHABLE
+    await scene.store.change(A, resync=True)
+    async with asyncio.timeout(1):
+        await heard
+    assert scene.discovery.problems == {A.key: "nobody answers"}
+
+
+async def test_without_registrations_the_slots_are_known_at_once(scene):
+    await scene.store.change(resync=True)
+    async with asyncio.timeout(1):
+        await scene.discovery.wait_heard()
+    assert scene.slots == []
+
+
+async def test_a_store_that_refuses_has_no_slots_to_wait_for(scene):
+    scene.store.fail(StoreRefused("permission denied"))
+    await turns()
+    async with asyncio.timeout(1):
+        await scene.discovery.wait_heard()
