@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from typed_commands import COMMAND, typed
+from typed_commands import COMMAND, process, typed
 
 from crossgate.admin import AdminClient
 from crossgate.errors import CrossgateError, NotFound, Unavailable
@@ -33,9 +33,9 @@ class Folder:
         self.path = path
         self.environment = {"XDG_RUNTIME_DIR": path}
 
-    def crossgate(self, *arguments):
+    def crossgate(self, *arguments, run=typed):
         """Run a command to its end."""
-        return typed(*arguments, environment={**self.environment, "CROSSGATE_ADMIN": None, "COLUMNS": None})
+        return run(*arguments, environment={**self.environment, "CROSSGATE_ADMIN": None, "COLUMNS": None})
 
     def sockets(self):
         folder = os.path.join(self.path, "crossgate")
@@ -134,7 +134,7 @@ def test_status_is_shown_in_columns_with_what_is_wrong(models, start, folder):
     models.write_loopback("good", labels={"stable": "1"})
     models.write_loopback("bad", options={"load": "fail"})
     start(models)
-    shown = folder.crossgate("status").stdout
+    shown = folder.crossgate("status", run=process).stdout
     rows = [line.split() for line in shown.splitlines()]
     assert ["good", "1", "READY", "100%"] in [row[:4] for row in rows]
     assert ["bad", "1", "UNAVAILABLE"] in [row[:3] for row in rows]
@@ -160,7 +160,7 @@ async def test_explain_says_what_the_data_plane_does(models, start, folder):
         "m", versions=("1", "2"), version_policy={"all": True}, labels=labels, traffic=traffic
     )
     gateway = start(models)
-    by_rule = as_json(folder.crossgate("explain", "m", "-m", "x-cohort=beta", "--json"))
+    by_rule = as_json(folder.crossgate("explain", "m", "-m", "x-cohort=beta", "--json", run=process))
     assert (by_rule["by"], by_rule["rule"], by_rule["ways"][0]["version"]) == ("rule", 1, "2")
     chance = as_json(folder.crossgate("explain", "m", "--json"))
     assert {way["version"]: way["share"] for way in chance["ways"]} == {"1": 0.75, "2": 0.25}
@@ -180,7 +180,7 @@ async def test_a_drain_refuses_requests_until_it_ends(models, start, folder):
     models.write_loopback("m")
     gateway = start(models)
     async with gateway.async_client() as client:
-        assert "draining, 0 requests in flight" in folder.crossgate("drain").stdout
+        assert "draining, 0 requests in flight" in folder.crossgate("drain", run=process).stdout
         assert not await client.server_ready()
         with pytest.raises(Unavailable, match="draining"):
             await client.infer("m", ROW)
@@ -229,7 +229,7 @@ async def test_a_drain_that_waits_says_what_is_left(models, start, folder, event
 async def test_a_log_level_set_for_a_while_goes_back(models, start, folder, eventually):
     models.write_loopback("m")
     gateway = start(models)
-    done = folder.crossgate("log-level", "debug", "--for", "500ms", "--logger", "gateway.admin")
+    done = folder.crossgate("log-level", "debug", "--for", "500ms", "--logger", "gateway.admin", run=process)
     assert done.stdout.strip() == "log level of gateway.admin: debug for 500 ms; it was inherit"
     await eventually(lambda: gateway.logged("log level of gateway.admin is inherit again"))
     assert "did you mean" in error_of(folder.crossgate("log-level", "info", "--logger", "gateway.admim"))

@@ -121,15 +121,17 @@ def test_a_change_goes_from_a_file_through_the_history_and_back(anna, bert, digi
     anna("apply", "-f", digits.path, "--merge")
     data = json.loads(anna("get", "digits", "-o", "json"))
     assert data == digits.data | {"traffic": {"split": {"stable": 1, "canary": 1}}}
-    assert "is as in generation 1 again" in anna("rollback", "digits", "--to", "g1")
-    rows = json.loads(anna("history", "digits", "--json"))
+    assert "is as in generation 1 again" in anna("rollback", "digits", "--to", "g1", run=process)
+    rows = json.loads(anna("history", "digits", "--json", run=process))
     assert [(row["generation"], row["by"], row["action"]) for row in rows] == [
         (1, "anna", "apply"),
         (2, "bert", "set"),
         (3, "anna", "apply"),
         (4, "anna", "rollback"),
     ]
-    assert yaml.safe_load(anna("show", "digits", "--revision", rows[1]["revision"]))["traffic"]["split"] == {
+    assert yaml.safe_load(anna("show", "digits", "--revision", rows[1]["revision"], run=process))["traffic"][
+        "split"
+    ] == {
         "stable": 1,
         "canary": 1,
     }
@@ -157,7 +159,7 @@ def test_a_directory_goes_into_another_store_and_back(anna, tmp_path, digits):
     folder.mkdir()
     for i in range(130):
         (folder / f"m{i}.yaml").write_text(f"model: m{i}\n")
-    said = anna("sync", folder, "--prune", "-m", "commit 1a2b")
+    said = anna("sync", folder, "--prune", "-m", "commit 1a2b", run=process)
     assert "transaction 3 of 3: 10 documents written" in said
     (folder / "m0.yaml").unlink()
     assert "m0 (deleted)" in anna("sync", folder, "--prune", "--dry-run")
@@ -232,7 +234,7 @@ def test_waiting_ends_when_every_gateway_serves_the_change_or_says_why_not(
         "set", "digits", "traffic.split={stable: 1}", "--for", "1h", "--wait"
     )
     assert [answer(gateway) for gateway in gateways] == [[3, 5, 7, 9]] * 2
-    assert "applied on 2 gateways" in bert("revert", "digits", "--wait")
+    assert "applied on 2 gateways" in bert("revert", "digits", "--wait", run=process)
     assert [answer(gateway) for gateway in gateways] == [[4, 7, 10, 13]] * 2
 
     missing = {"3": {"source": (tmp_path / "missing.onnx").as_uri()}}
@@ -254,7 +256,7 @@ def test_waiting_ends_when_every_gateway_serves_the_change_or_says_why_not(
     )
     anna("rollback", "digits", "--to", "g2", "--wait")
 
-    assert "applied on 2 gateways" in anna("delete", "digits", "--wait")
+    assert "applied on 2 gateways" in anna("delete", "digits", "--wait", run=process)
     assert not re.search(r"digits", anna("get"))
 
 

@@ -306,7 +306,10 @@ async def test_all_listeners_pass_to_the_successor(start, eventually, tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("arguments", [pytest.param(ONE, marks=pytest.mark.long), TWO])
+@pytest.mark.parametrize(
+    "arguments",
+    [pytest.param(ONE, id="one process", marks=pytest.mark.long), pytest.param(TWO, id="two processes")],
+)
 async def test_a_successor_that_cannot_serve_changes_nothing(models, start, eventually, arguments):
     gateway = start(arguments)
     before = gateway.processes()

@@ -46,10 +46,11 @@ def typed(
 
 
 def process(
-    *arguments: object, environment: Mapping[str, str] | None = None, text: str | None = None
+    *arguments: object, environment: Mapping[str, str | None] | None = None, text: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, as a process of its own."""
-    environment = {**os.environ, **(environment or {})}
+    """Run a command to its end, as a process of its own. A variable that is None is not set."""
+    wanted = {**os.environ, **(environment or {})}
+    environment = {name: value for name, value in wanted.items() if value is not None}
     command: list[Any] = [*COMMAND, *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=_LIMIT_S, check=False, env=environment, input=text
