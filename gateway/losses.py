@@ -49,6 +49,7 @@ class Losses:
             budget = (blameless or not alone) and retry and item.lost < MAX_RUNS and self.budget.take()
             verdict = fate(alone=alone and not blameless, lost=item.lost, retry=retry, budget=budget)
             if verdict is Fate.RUN_AGAIN:
+                settlement.chronicle.lost(batch, item, reason, now_ns)
                 item.state = ItemState.WAITING
                 item.batch = None
                 again.append(item)

@@ -2,7 +2,7 @@
 
 A call that is not settled is held here, by its id. Whatever ends it (its outputs, an error, expiry,
 cancellation) goes through `Settlement`, which takes it out of its queue or batch, gives back what it held,
-counts it, and traces it when it was sampled.
+counts it, and tells its chronicle.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import uuid
 from typing import TYPE_CHECKING
 
 from gateway.call import BatchReply, Reply
+from gateway.chronicle import Chronicle
 from gateway.errors import Bug, Cancelled, Expired, GatewayError
 from gateway.scheduling.item import ItemState
 from gateway.scheduling.layout import check_rows, scatter, split
 from gateway.telemetry.outcome import Outcome
-from gateway.telemetry.trace import BatchTrace, FailureTrace, MemberTrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.admission.admission import Admission
     from gateway.call import Call, CallId, Tensor
     from gateway.clock import Clock
+    from gateway.routing.table import RouteTable
     from gateway.scheduling.item import QueueItem
     from gateway.scheduling.layout import Plan
     from gateway.scheduling.slot import Batch
@@ -50,7 +51,7 @@ class CallerGone(Cancelled):
 
 class Settlement:
     """`on_answered` hears of items that ran, `on_abandoned` of one that ended otherwise, `on_deserted` of a
-    batch none of whose members waits any more.
+    batch none of whose members waits any more. `table` is where calls go now.
     """
 
     def __init__(
@@ -62,11 +63,12 @@ class Settlement:
         on_answered: Callable[[Sequence[QueueItem], int], None],
         on_abandoned: Callable[[QueueItem], None],
         on_deserted: Callable[[Batch], None],
+        table: Callable[[], RouteTable | None] = lambda: None,
     ) -> None:
         self.items: dict[CallId, QueueItem] = {}  # every call that is not settled
+        self.chronicle = Chronicle(clock, tracing, table)
         self._admission = admission
         self._accounts = accounts
-        self._tracing = tracing
         self._on_answered = on_answered
         self._on_abandoned = on_abandoned
         self._on_deserted = on_deserted
@@ -87,13 +89,7 @@ class Settlement:
         outcome = Outcome.of(error)
         account = self._accounts.find(call.model, version or call.version)
         account.record_failure(outcome, now_ns - call.arrived_ns, rejected=True)
-        context = self._tracing.sample(call.metadata, call.model) if self._tracing.enabled else None
-        if context is not None:
-            self._tracing.record_failure(
-                FailureTrace(
-                    context, call.model, outcome, call.arrived_ns, now_ns, request_id=call.request_id
-                )
-            )
+        self.chronicle.refused(call, error, outcome, version, revision, now_ns)
         return Reply(call, call.model, version, revision, error=error)
 
     def answer(self, batch: Batch, outputs: Sequence[Tensor], done: Done, now_ns: int) -> int:
@@ -119,10 +115,11 @@ class Settlement:
         servable.unsettled -= len(settled)
         self._admission.held_bytes -= held_bytes
         started_ns = done.started_ns
+        total_ns = [now_ns - item.arrived_ns for item in settled]
         servable.account.record_batch(
             [item.rows for item in settled],
             [started_ns - item.enqueued_ns for item in settled],
-            [now_ns - item.arrived_ns for item in settled],
+            total_ns,
             done.ran_ns - started_ns,
             done.run_ns,
             done.ended_ns - done.ran_ns - done.run_ns,
@@ -132,8 +129,7 @@ class Settlement:
             batch.rows,
         )
         self._on_answered(settled, now_ns)
-        if self._tracing.enabled:
-            self._trace(batch, servable, settled, done, now_ns)
+        self.chronicle.answered(batch, servable, settled, total_ns, done)
         return len(settled)
 
     def _answer_at_once(
@@ -175,14 +171,19 @@ class Settlement:
         deliver(replies)
         return settled
 
-    def fail(self, items: Iterable[QueueItem], error: GatewayError, now_ns: int) -> None:
-        """Settle those of the items that still wait, with an error."""
+    def fail(
+        self, items: Iterable[QueueItem], error: GatewayError, now_ns: int, done: Done | None = None
+    ) -> None:
+        """Settle those of the items that still wait, with an error. `done` is the worker's word about their
+        batch, if it has spoken.
+        """
         _let_go(error)
         replies = []
         for item in items:
             if item.state != ItemState.SETTLED:
+                batch = item.batch
                 self._abandon(item)
-                self._record_failure(item, error, now_ns)
+                self._record_failure(item, batch, error, now_ns, done)
                 servable = servable_of(item)
                 replies.append(
                     Reply(item.call, servable.model, servable.version, servable.revision, error=error)
@@ -199,8 +200,9 @@ class Settlement:
         for id_ in ids:
             item = self.items.get(id_)
             if item is not None:
+                batch = item.batch
                 self._abandon(item)
-                self._record_failure(item, CallerGone(), now_ns)
+                self._record_failure(item, batch, CallerGone(), now_ns)
 
     def _release(self, item: QueueItem) -> None:
         item.state = ItemState.SETTLED
@@ -219,53 +221,17 @@ class Settlement:
             self._on_deserted(batch)
         self._on_abandoned(item)
 
-    def _record_failure(self, item: QueueItem, error: GatewayError, now_ns: int) -> None:
-        servable, outcome, call = servable_of(item), Outcome.of(error), item.call
-        servable.account.record_failure(outcome, now_ns - call.arrived_ns)
-        if item.trace is not None:
-            self._tracing.record_failure(
-                FailureTrace(
-                    item.trace,
-                    servable.model,
-                    outcome,
-                    call.arrived_ns,
-                    now_ns,
-                    item.enqueued_ns,
-                    servable.version,
-                    servable.revision,
-                    call.request_id,
-                )
-            )
-
-    def _trace(
-        self, batch: Batch, servable: Servable, settled: Sequence[QueueItem], done: Done, now_ns: int
+    def _record_failure(
+        self,
+        item: QueueItem,
+        batch: Batch | None,
+        error: GatewayError,
+        now_ns: int,
+        done: Done | None = None,
     ) -> None:
-        members = tuple(
-            MemberTrace(
-                item.trace, item.call.arrived_ns, item.enqueued_ns, now_ns, request_id=item.call.request_id
-            )
-            for item in settled
-            if item.trace is not None
-        )
-        if not members:
-            return
-        slot = batch.hosting.slot
-        self._tracing.record_batch(
-            BatchTrace(
-                servable.model,
-                servable.version,
-                servable.revision,
-                slot.device,
-                slot.name,
-                batch.rows,
-                batch.close_reason,
-                batch.dispatched_ns,
-                done.ran_ns,
-                done.ran_ns + done.run_ns,
-                now_ns,
-                members,
-            )
-        )
+        servable, outcome = servable_of(item), Outcome.of(error)
+        servable.account.record_failure(outcome, now_ns - item.arrived_ns)
+        self.chronicle.failed(item, servable, batch, error, outcome, done, now_ns)
 
 
 def servable_of(item: QueueItem) -> Servable:

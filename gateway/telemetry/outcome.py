@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import (
     Bug,
@@ -71,3 +71,7 @@ _OUTCOMES: Mapping[type, Outcome] = MappingProxyType(
         GatewayError: Outcome.FAILED,
     }
 )
+
+# The server's fault by the gRPC semantic conventions: DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and UNKNOWN
+# statuses make a server's span an error, the others are the caller's.
+SERVER_FAULTS: Final = frozenset({Outcome.UNAVAILABLE, Outcome.EXPIRED, Outcome.FAILED, Outcome.BUG})

@@ -1,47 +1,42 @@
-"""Spans made after the fact from what the data plane recorded. The only file that imports OpenTelemetry.
+"""Spans made after the fact from what the data plane recorded.
 
 Finished `ReadableSpan`s are made directly instead of through a `Tracer`: all is known when they are made,
-so nothing is ever mutated or looked up in a context, which costs the event loop 5 us a span instead of 35,
-and links are not subject to `SpanLimits`, whose default of 128 would silently drop those of a large batch.
-Encoding and sending happen in the batch processor's thread.
+so nothing is ever mutated or looked up in a context, which costs 5 us a span instead of 35, and links are
+not subject to `SpanLimits`, whose default of 128 would silently drop those of a large batch.
 
 Attribute names: OpenTelemetry semantic conventions for RPC (v1.4x) and, where those have none, `crossgate.*`.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import threading
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.environment_variables import OTEL_BSP_MAX_QUEUE_SIZE
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
-from gateway.telemetry.outcome import Outcome
+from gateway.telemetry.configuration_trace import AppliedChange
+from gateway.telemetry.outcome import SERVER_FAULTS, Outcome
+from gateway.telemetry.trace import BatchTrace, FailureTrace, phase_count, phases
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.util.types import AttributeValue
 
-    from gateway.telemetry.trace import BatchTrace, FailureTrace, MemberTrace, SampledContext
+    from gateway.telemetry.trace import Execution, MemberTrace, SampledContext
+
+Record = BatchTrace | FailureTrace | AppliedChange
+Attributes = dict[str, "AttributeValue"]
 
 _METHOD: Final = "inference.GRPCInferenceService/ModelInfer"
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _UNSET: Final = Status(StatusCode.UNSET)
 _ERROR: Final = Status(StatusCode.ERROR)
-_MAX_QUEUED_SPANS: Final = 8192
-_ABORT_S = 0.5
 
 _STATUS_CODES: Final[Mapping[Outcome, str]] = MappingProxyType(
     {
@@ -59,107 +54,100 @@ _STATUS_CODES: Final[Mapping[Outcome, str]] = MappingProxyType(
         Outcome.DENIED: "PERMISSION_DENIED",
     }
 )
-# The statuses that make a server's span an error, by the gRPC semantic conventions; the others are the
-# caller's fault.
-_SERVER_ERRORS: Final = frozenset({"DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"})
 
 
-class SpanPipeline:
-    """Makes spans and hands them to `processor`, which must neither block nor raise.
-
-    `epoch_offset_ns` added to a monotonic time gives nanoseconds since the epoch.
+class SpanMaker:
+    """Makes the spans of a record. `epoch_offset_ns` added to a monotonic time gives nanoseconds since the
+    epoch.
     """
 
-    def __init__(
-        self, processor: SpanProcessor, exporter: SpanExporter, resource: Resource, epoch_offset_ns: int
-    ) -> None:
-        self._processor = processor
-        self._exporter = exporter
+    def __init__(self, resource: Resource, epoch_offset_ns: int) -> None:
         self._resource = resource
         self._scope = InstrumentationScope("crossgate")
         self._offset_ns = epoch_offset_ns
         self._random = random.Random()
 
-    @classmethod
-    def to_collector(cls, endpoint: str, epoch_offset_ns: int, service_version: str = "") -> SpanPipeline:
-        """A pipeline to an OTLP gRPC collector. The connection is made when there is something to send."""
-        exporter = OTLPSpanExporter(endpoint=endpoint)
-        processor = BatchSpanProcessor(exporter, max_queue_size=_max_queue_size())
-        return cls(processor, exporter, _resource(service_version), epoch_offset_ns)
+    def spans_of(self, record: Record) -> Iterator[ReadableSpan]:
+        """Make the spans of a record one by one, as many as `span_count` says."""
+        match record:
+            case BatchTrace():
+                return self._batch(record)
+            case FailureTrace():
+                return self._failure(record)
+            case AppliedChange():
+                return self._change(record)
 
-    def record_batch(self, batch: BatchTrace) -> None:
-        """One span for the batch, and per sampled member a SERVER span with the children `queue` and `run`.
+    def _batch(self, batch: BatchTrace) -> Iterator[ReadableSpan]:
+        """One span for the batch, and per sampled member a SERVER span with the phases of its time below it.
 
         The batch and its members link to each other. The batch belongs to its members' trace when
         that is one trace, below the first member; else it begins a trace of its own.
         """
-        members = batch.members
-        if not members:
-            return
+        execution, members = batch.execution, batch.members
         contexts = [_context(member.context) for member in members]
         first = contexts[0]
         shared = all(context.trace_id == first.trace_id for context in contexts)
         batch_context = SpanContext(
             first.trace_id if shared else self._random.getrandbits(128) or 1, self._new_id(), False, _SAMPLED
         )
-        attributes = _batch_attributes(batch)
-        self._emit(
+        attributes = {
+            "crossgate.model": batch.model,
+            "crossgate.version": batch.version,
+            "crossgate.revision": batch.revision,
+            **_execution_attributes(execution),
+        }
+        yield self._span(
             "batch",
             batch_context,
             first if shared else None,
-            batch.dispatched_ns,
+            execution.dispatched_ns,
             batch.settled_ns,
             attributes=attributes,
-            links=tuple([Link(context) for context in contexts]),
+            links=[Link(context) for context in contexts],
         )
         link = (Link(batch_context),)
         for member, context in zip(members, contexts, strict=True):
-            self._emit_request(member, context, attributes, link)
-            self._emit_child("queue", context, member.enqueued_ns, batch.dispatched_ns)
-            if batch.run_start_ns:
-                self._emit_child("run", context, batch.run_start_ns, batch.run_end_ns)
+            yield self._request(member, context, attributes, link)
+            yield from self._children(member, context, execution, batch.settled_ns)
 
-    def record_failure(self, failure: FailureTrace) -> None:
-        """A SERVER span, and a child `queue` if the request was queued."""
+    def _failure(self, failure: FailureTrace) -> Iterator[ReadableSpan]:
+        """A SERVER span, with the phases of its time below it if it was queued."""
         context = _context(failure.context)
-        attributes: dict[str, AttributeValue] = {"crossgate.model": failure.model}
+        attributes: Attributes = {"crossgate.model": failure.model}
         if failure.version:
             attributes["crossgate.version"] = failure.version
             attributes["crossgate.revision"] = failure.revision
-        self._emit_request(failure, context, attributes, ())
-        if failure.enqueued_ns:
-            self._emit_child("queue", context, failure.enqueued_ns, failure.settled_ns)
+        if failure.execution is not None:
+            attributes |= _execution_attributes(failure.execution)
+        yield self._request(failure, context, attributes, (), failure.message)
+        yield from self._children(failure, context, failure.execution, failure.settled_ns)
 
-    def close(self, timeout_s: float) -> None:
-        """Export what is queued within `timeout_s`; then cancel the export that hangs and drop the rest."""
-        stopping = threading.Thread(target=self._processor.shutdown, name="tracing-shutdown", daemon=True)
-        stopping.start()
-        stopping.join(timeout_s)
-        if stopping.is_alive():
-            self._exporter.shutdown()
-            stopping.join(_ABORT_S)
-
-    def _emit_request(
+    def _request(
         self,
         request: MemberTrace | FailureTrace,
         context: SpanContext,
-        attributes: Mapping[str, AttributeValue],
-        links: tuple[Link, ...],
-    ) -> None:
+        attributes: Attributes,
+        links: Sequence[Link],
+        message: str = "",
+    ) -> ReadableSpan:
         status_code = _STATUS_CODES[request.outcome]
-        own: dict[str, AttributeValue] = {
+        own: Attributes = {
             "rpc.system.name": "grpc",
             "rpc.method": _METHOD,
             "rpc.response.status_code": status_code,
             "crossgate.outcome": request.outcome.value,
+            "crossgate.sampled_by": request.context.sampled_by.value,
             **attributes,
         }
         if request.request_id:
             own["crossgate.request_id"] = request.request_id
-        is_error = status_code in _SERVER_ERRORS
-        if is_error:
+        if request.tries:
+            own["crossgate.reruns"] = len(request.tries)
+        status = _UNSET
+        if request.outcome in SERVER_FAULTS:
             own["error.type"] = status_code
-        self._emit(
+            status = Status(StatusCode.ERROR, message) if message else _ERROR
+        return self._span(
             _METHOD,
             context,
             _parent(request.context),
@@ -168,14 +156,75 @@ class SpanPipeline:
             attributes=own,
             links=links,
             kind=SpanKind.SERVER,
-            status=_ERROR if is_error else _UNSET,
+            status=status,
         )
 
-    def _emit_child(self, name: str, parent: SpanContext, start_ns: int, end_ns: int) -> None:
-        context = SpanContext(parent.trace_id, self._new_id(), False, _SAMPLED, parent.trace_state)
-        self._emit(name, context, parent, start_ns, end_ns)
+    def _children(
+        self,
+        request: MemberTrace | FailureTrace,
+        context: SpanContext,
+        execution: Execution | None,
+        settled_ns: int,
+    ) -> Iterator[ReadableSpan]:
+        for name, start_ns, end_ns in phases(request.enqueued_ns, execution, settled_ns):
+            yield self._child(name, context, start_ns, end_ns)
+        for lost in request.tries:
+            yield self._child(
+                "lost try",
+                context,
+                lost.dispatched_ns,
+                lost.lost_ns,
+                {"crossgate.worker": lost.worker, "crossgate.reason": lost.reason},
+                Status(StatusCode.ERROR, lost.reason),
+            )
 
-    def _emit(
+    def _change(self, change: AppliedChange) -> Iterator[ReadableSpan]:
+        """One span for the change, and its stages below it."""
+        context = SpanContext(change.trace_id, self._new_id(), False, _SAMPLED)
+        attributes: Attributes = {
+            "crossgate.model": change.model,
+            "crossgate.revision": change.revision,
+            "crossgate.result": change.result,
+        }
+        for key, value in (
+            ("author", change.author),
+            ("message", change.message),
+            ("id", change.change_id),
+        ):
+            if value:
+                attributes[f"crossgate.change.{key}"] = value
+        status = Status(StatusCode.ERROR, change.error) if change.error else _UNSET
+        yield self._span(
+            "configuration",
+            context,
+            None,
+            change.start_ns,
+            change.end_ns,
+            attributes=attributes,
+            status=status,
+        )
+        for stage in change.stages:
+            own: Attributes = {}
+            if stage.version:
+                own["crossgate.version"] = stage.version
+            if stage.worker:
+                own["crossgate.worker"] = stage.worker
+            failed = Status(StatusCode.ERROR, stage.error) if stage.error else _UNSET
+            yield self._child(stage.stage.value, context, stage.start_ns, stage.end_ns, own, failed)
+
+    def _child(
+        self,
+        name: str,
+        parent: SpanContext,
+        start_ns: int,
+        end_ns: int,
+        attributes: Attributes | None = None,
+        status: Status = _UNSET,
+    ) -> ReadableSpan:
+        context = SpanContext(parent.trace_id, self._new_id(), False, _SAMPLED, parent.trace_state)
+        return self._span(name, context, parent, start_ns, end_ns, attributes=attributes, status=status)
+
+    def _span(
         self,
         name: str,
         context: SpanContext,
@@ -183,29 +232,57 @@ class SpanPipeline:
         start_ns: int,
         end_ns: int,
         *,
-        attributes: Mapping[str, AttributeValue] | None = None,
-        links: tuple[Link, ...] = (),
+        attributes: Attributes | None = None,
+        links: Sequence[Link] = (),
         kind: SpanKind = SpanKind.INTERNAL,
         status: Status = _UNSET,
-    ) -> None:
-        self._processor.on_end(
-            ReadableSpan(
-                name,
-                context=context,
-                parent=parent,
-                resource=self._resource,
-                attributes=attributes,
-                links=links,
-                kind=kind,
-                status=status,
-                start_time=start_ns + self._offset_ns,
-                end_time=end_ns + self._offset_ns,
-                instrumentation_scope=self._scope,
-            )
+    ) -> ReadableSpan:
+        return ReadableSpan(
+            name,
+            context=context,
+            parent=parent,
+            resource=self._resource,
+            attributes=attributes,
+            links=links,
+            kind=kind,
+            status=status,
+            start_time=start_ns + self._offset_ns,
+            end_time=end_ns + self._offset_ns,
+            instrumentation_scope=self._scope,
         )
 
     def _new_id(self) -> int:
         return self._random.getrandbits(64) or 1
+
+
+def span_count(record: Record) -> int:
+    """How many spans a record makes."""
+    match record:
+        case BatchTrace():
+            # the members' phases differ only in where the queue begins
+            of_each = 1 + phase_count(record.members[0].enqueued_ns, record.execution)
+            return 1 + len(record.members) * of_each + sum([len(member.tries) for member in record.members])
+        case FailureTrace():
+            return 1 + phase_count(record.enqueued_ns, record.execution) + len(record.tries)
+        case AppliedChange():
+            return 1 + len(record.stages)
+
+
+def resource_of(service_version: str) -> Resource:
+    """The standard variables' resource; the service is called crossgate unless they name it."""
+    resource = Resource.create({SERVICE_VERSION: service_version} if service_version else {})
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: "crossgate"}))
+    return _OneResource(resource.attributes, resource.schema_url)
+
+
+class _OneResource(Resource):
+    """Equal to itself only: the encoder hashes the resource of every span, and the usual way to do that makes
+    a text of all its attributes.
+    """
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
 def _context(context: SampledContext) -> SpanContext:
@@ -222,26 +299,10 @@ def _trace_state(context: SampledContext) -> TraceState | None:
     return TraceState.from_header([context.trace_state]) if context.trace_state else None
 
 
-def _batch_attributes(batch: BatchTrace) -> dict[str, AttributeValue]:
+def _execution_attributes(execution: Execution) -> Attributes:
     return {
-        "crossgate.model": batch.model,
-        "crossgate.version": batch.version,
-        "crossgate.revision": batch.revision,
-        "crossgate.batch.size": batch.batch_size,
-        "crossgate.batch.close_reason": batch.close_reason,
-        "crossgate.device": batch.device,
-        "crossgate.worker": batch.worker,
+        "crossgate.batch.size": execution.rows,
+        "crossgate.batch.close_reason": execution.close_reason,
+        "crossgate.device": execution.device,
+        "crossgate.worker": execution.worker,
     }
-
-
-def _resource(service_version: str) -> Resource:
-    """The standard variables' resource; the service is called crossgate unless they name it."""
-    resource = Resource.create({SERVICE_VERSION: service_version} if service_version else {})
-    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
-        resource = resource.merge(Resource({SERVICE_NAME: "crossgate"}))
-    return resource
-
-
-def _max_queue_size() -> int | None:
-    """None leaves the choice to the SDK: the variable is set."""
-    return None if os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE) else _MAX_QUEUED_SPANS

@@ -1,8 +1,9 @@
-"""Tracing as the data plane sees it: decide on arrival, tell the whole story once the batch is over.
+"""Tracing as the data plane sees it: decide on arrival, or at the end for what was slow or failed; tell the
+whole story once the request is over.
 
 Guarantees: without a collector in the environment nothing of OpenTelemetry is imported, and `sample` is one
 call that returns None. With one, unsampled requests make no object at all. Nothing here waits for the
-collector: spans go into a bounded queue that drops its oldest when full, and `close` is bounded in time.
+collector: records go into a bounded queue that drops its oldest when full, and `close` is bounded in time.
 """
 
 from __future__ import annotations
@@ -10,37 +11,45 @@ from __future__ import annotations
 import os
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from gateway.telemetry.sampling import Sampling, sampling_from_environment
-from gateway.telemetry.trace import SampledContext
+from gateway.telemetry.collector import Collector, follows_callers
+from gateway.telemetry.collector import UnsupportedExporter as UnsupportedExporter
+from gateway.telemetry.recent import Recent
+from gateway.telemetry.sampling import SampledBy, Sampler, Sampling, sampling_from_environment
+from gateway.telemetry.token_bucket import TokenBucket
+from gateway.telemetry.trace import MAX_TRACE_STATE_CHARS, SampledContext, SpanCounts
 from gateway.telemetry.traceparent import parse_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.clock import Clock
-    from gateway.telemetry.spans import SpanPipeline
-    from gateway.telemetry.trace import BatchTrace, FailureTrace
+    from gateway.telemetry.span_pipeline import SpanPipeline
+    from gateway.telemetry.spans import Record
+    from gateway.telemetry.traceparent import TraceParent
 
-_SHUTDOWN_S = 2.0
+_SHUTDOWN_S: Final = 2.0
 
-
-class UnsupportedExporter(ValueError):
-    """The environment asks for a trace exporter that is not there."""
-
-    def __init__(self, variable: str, value: str) -> None:
-        super().__init__(
-            f"{variable}={value}: traces are exported by OTLP over gRPC only; set it to grpc or unset it"
-        )
-        self.variable = variable
-        self.value = value
+# Requests that are traced after the fact: at overload all of them are slow, or fail, and spans of all would
+# make it worse.
+_LATE_PER_S: Final = 100.0
+_LATE_BURST: Final = 500.0
 
 
 class Tracing:
-    """Tracing switched off; `from_environment` gives this or an `ActiveTracing`."""
+    """Tracing switched off; `from_environment` gives this or an `ActiveTracing`.
+
+    What counts as slow holds in any case, and `recent` is kept.
+    """
 
     enabled = False
+
+    def __init__(self, default: Sampler | None = None) -> None:
+        self.recent = Recent()
+        self._started_with = self._default = default or Sampler()
+        self._said: Mapping[str, Sampling] = {}  # {model: what its document says}
+        self._by_model: dict[str, Sampler] = {}  # {model: what follows of that}, once it was asked for
 
     @staticmethod
     def from_environment(
@@ -53,29 +62,25 @@ class Tracing:
         """Tracing as the standard OTEL_* variables say; off unless an OTLP endpoint is set.
 
         Read here: OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT and
-        _PROTOCOL, OTEL_TRACES_SAMPLER and _ARG, of which the sampler wins over `default_ratio`. The
-        SDK reads the rest itself, from the process's environment: headers, certificates, timeouts,
-        OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*. Raises UnsupportedExporter.
+        _PROTOCOL (grpc, http/protobuf), OTEL_PROPAGATORS (tracecontext, baggage, none), OTEL_BSP_*,
+        OTEL_TRACES_SAMPLER and _ARG, of which the sampler wins over `default_ratio`. The SDK reads the
+        rest itself, from the process's environment: headers, certificates, compression, timeouts,
+        OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES. Raises TraceSettingsInvalid.
         """
         environ = os.environ if environ is None else environ
-        endpoint = _first(environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")[1]
-        variable, exporter = _first(environ, "OTEL_TRACES_EXPORTER")
-        disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-        if not endpoint or disabled or exporter == "none":
-            return Tracing()
-        if exporter not in ("", "otlp"):
-            raise UnsupportedExporter(variable, exporter)
-        variable, protocol = _first(
-            environ, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
-        )
-        if protocol not in ("", "grpc"):
-            raise UnsupportedExporter(variable, protocol)
+        collector = Collector.from_environment(environ)
+        follows = follows_callers(environ)
+        default = sampling_from_environment(environ).over(Sampler(default_ratio))
+        if collector is None:
+            return Tracing(default)
 
-        from gateway.telemetry.spans import SpanPipeline  # the SDK takes 0.2 s to import
+        from gateway.telemetry.span_pipeline import SpanPipeline  # the SDK takes 0.2 s to import
+        from gateway.telemetry.span_queue import QueueLimits
 
         epoch_offset_ns = time.time_ns() - clock.now_ns()
-        pipeline = SpanPipeline.to_collector(endpoint, epoch_offset_ns, service_version)
-        return ActiveTracing(pipeline, sampling_from_environment(environ, Sampling(default_ratio)))
+        limits = QueueLimits.from_environment(environ)
+        pipeline = SpanPipeline.to_collector(collector, epoch_offset_ns, service_version, limits)
+        return ActiveTracing(pipeline, default, follows_callers=follows)
 
     def sample(self, metadata: Mapping[str, str], model: str) -> SampledContext | None:
         """The trace of a request that has just arrived, None when it is not to be traced.
@@ -84,18 +89,42 @@ class Tracing:
         """
         return None
 
+    def sample_late(
+        self, metadata: Mapping[str, str], model: str, why: SampledBy, now_ns: int
+    ) -> SampledContext | None:
+        """The trace of a request that has ended without one, and was slow or failed. None where its caller
+        has decided against it, or too many were traced like this of late."""
+        return None
+
+    def sampler(self, model: str) -> Sampler:
+        """What decides about a model's requests now."""
+        said = self._said.get(model) if self._said else None
+        if said is None:
+            return self._default
+        sampler = self._by_model.get(model)
+        if sampler is None:
+            sampler = self._by_model[model] = said.over(self._default)
+        return sampler
+
     def set_sampling(self, by_model: Mapping[str, Sampling]) -> None:
-        """Replace what applies to single models; others keep the default."""
+        """Replace what applies to single models; others keep the default, and so does what is not said."""
+        self._said = dict(by_model)
+        self._by_model.clear()
 
     def set_default(self, sampling: Sampling | None) -> None:
-        """Replace what applies to all other models; None is what the process was started with."""
+        """Replace what applies to all models that say nothing; None is what the process was started with."""
+        self._default = (sampling or Sampling()).over(self._started_with)
+        self._by_model.clear()
 
-    def record_batch(self, batch: BatchTrace) -> None:
-        """Make the spans of a finished batch and of its sampled members, which it must have
-        settled: a member that runs again belongs only to the batch that settles it."""
+    def record(self, record: Record) -> None:
+        """Make the spans of a record: a batch that has settled its sampled members (one that runs again
+        belongs only to the batch that settles it), a sampled request that got no outputs, or a change of
+        the configuration."""
 
-    def record_failure(self, failure: FailureTrace) -> None:
-        """Make the spans of a sampled request that never was in a batch."""
+    @property
+    def span_counts(self) -> SpanCounts:
+        """What has become of the spans so far."""
+        return SpanCounts()
 
     def close(self, timeout_s: float = _SHUTDOWN_S) -> None:
         """Export what is queued, then give up: blocks no longer than `timeout_s` and a little. Call
@@ -107,55 +136,63 @@ class ActiveTracing(Tracing):
 
     enabled = True
 
-    def __init__(self, pipeline: SpanPipeline, default: Sampling) -> None:
+    def __init__(self, pipeline: SpanPipeline, default: Sampler, *, follows_callers: bool = True) -> None:
+        super().__init__(default)
         self._pipeline = pipeline
-        self._started_with = self._default = default
-        self._by_model: Mapping[str, Sampling] = {}  # {model: sampling}
+        self._follows_callers = follows_callers
+        self._late = TokenBucket(_LATE_PER_S, _LATE_BURST)
         self._random = random.Random()
 
     def sample(self, metadata: Mapping[str, str], model: str) -> SampledContext | None:
-        sampling = self._by_model.get(model, self._default)
-        header = metadata.get("traceparent")
-        if header is not None and sampling.follow_parent and len(header) == 55 and header.endswith("-00"):
+        sampler = self.sampler(model)
+        header = metadata.get("traceparent") if self._follows_callers else None
+        if header is not None and sampler.follow_parent and len(header) == 55 and header.endswith("-00"):
             return (
                 None  # the usual header where most is untraced; not worth 2 us to learn if it is well formed
             )
         parent = parse_traceparent(header) if header is not None else None
         if parent is None:
-            if not sampling.decide(None, self._random.random()):
+            if not sampler.decide(None, self._random.random()):
                 return None
             return SampledContext(self._random.getrandbits(128) or 1, self._random.getrandbits(64) or 1)
         # Drawn from the trace id, as every service that samples by ratio draws: they agree on
         # which traces to keep.
-        if not sampling.decide(parent.sampled, (parent.trace_id & (2**64 - 1)) / 2**64):
+        if not sampler.decide(parent.sampled, (parent.trace_id & (2**64 - 1)) / 2**64):
             return None
+        return self._below(parent, metadata, SampledBy.CALLER if sampler.follow_parent else SampledBy.RATIO)
+
+    def sample_late(
+        self, metadata: Mapping[str, str], model: str, why: SampledBy, now_ns: int
+    ) -> SampledContext | None:
+        if self._late.is_empty(now_ns):
+            return None
+        header = metadata.get("traceparent") if self._follows_callers else None
+        parent = parse_traceparent(header) if header is not None else None
+        if not self.sampler(model).decide_late(None if parent is None else parent.sampled):
+            return None
+        self._late.take(now_ns)
+        if parent is not None:
+            return self._below(parent, metadata, why)
+        return SampledContext(
+            self._random.getrandbits(128) or 1, self._random.getrandbits(64) or 1, sampled_by=why
+        )
+
+    def _below(self, parent: TraceParent, metadata: Mapping[str, str], why: SampledBy) -> SampledContext:
+        state = metadata.get("tracestate", "")
         return SampledContext(
             parent.trace_id,
             self._random.getrandbits(64) or 1,
             parent.span_id,
-            metadata.get("tracestate", ""),
+            state if len(state) <= MAX_TRACE_STATE_CHARS else "",
+            why,
         )
 
-    def set_sampling(self, by_model: Mapping[str, Sampling]) -> None:
-        self._by_model = dict(by_model)
+    def record(self, record: Record) -> None:
+        self._pipeline.record(record)
 
-    def set_default(self, sampling: Sampling | None) -> None:
-        self._default = sampling or self._started_with
-
-    def record_batch(self, batch: BatchTrace) -> None:
-        self._pipeline.record_batch(batch)
-
-    def record_failure(self, failure: FailureTrace) -> None:
-        self._pipeline.record_failure(failure)
+    @property
+    def span_counts(self) -> SpanCounts:
+        return self._pipeline.counts
 
     def close(self, timeout_s: float = _SHUTDOWN_S) -> None:
         self._pipeline.close(timeout_s)
-
-
-def _first(environ: Mapping[str, str], *variables: str) -> tuple[str, str]:
-    """The first of `variables` that is set and not empty, with its value; ("", "") without one."""
-    for variable in variables:
-        value = environ.get(variable, "").strip()
-        if value:
-            return variable, value
-    return "", ""

@@ -175,7 +175,7 @@ async def test_spans_of_a_batch_and_its_requests_link_to_each_other(
             assert request.end_time_unix_nano >= batch.start_time_unix_nano
             linked.add(link.span_id)
     assert linked == requests.keys()
-    for child in ("queue", "run"):
+    for child in ("queue", "arena", "wait", "run", "reply"):
         assert sorted(s.parent_span_id for s in collector.named(child)) == sorted(requests)
     (failed,) = [s for s in collector.named(name) if s.span_id not in requests]
     assert values(failed.attributes)["crossgate.model"] == "unknown"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import queue
-import socket
-import threading
 import time
-from concurrent import futures
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
+from otlp_receiver import values as attributes_of
 
 from gateway.clock import MonotonicClock
+from gateway.telemetry.collector import Collector
+from gateway.telemetry.configuration_trace import AppliedChange, Stage, StageTime
 from gateway.telemetry.outcome import Outcome
-from gateway.telemetry.spans import SpanPipeline
-from gateway.telemetry.trace import BatchTrace, FailureTrace, MemberTrace, SampledContext
+from gateway.telemetry.sampling import SampledBy
+from gateway.telemetry.span_pipeline import SpanPipeline
+from gateway.telemetry.spans import SpanMaker, resource_of, span_count
+from gateway.telemetry.trace import (
+    BatchTrace,
+    Execution,
+    FailureTrace,
+    LostTry,
+    MemberTrace,
+    SampledContext,
+)
 from gateway.telemetry.tracing import Tracing
 
 METHOD = "inference.GRPCInferenceService/ModelInfer"
@@ -25,45 +30,8 @@ SERVER = trace_pb2.Span.SPAN_KIND_SERVER
 INTERNAL = trace_pb2.Span.SPAN_KIND_INTERNAL
 
 
-class Collector(service_grpc.TraceServiceServicer):
-    """Keeps what it gets; while `answering` is clear it does not answer."""
-
-    def __init__(self):
-        self.requests = queue.Queue()
-        self.answering = threading.Event()
-        self.answering.set()
-
-    def Export(self, request, context):
-        self.requests.put(request)
-        self.answering.wait(30)
-        return service.ExportTraceServiceResponse()
-
-    def spans(self):
-        found = []
-        while not self.requests.empty():
-            for resource_spans in self.requests.get().resource_spans:
-                for scope_spans in resource_spans.scope_spans:
-                    found += scope_spans.spans
-        return found
-
-
-@pytest.fixture
-def collector(monkeypatch):
-    for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_BSP_MAX_QUEUE_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    collector = Collector()
-    with futures.ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool)
-        service_grpc.add_TraceServiceServicer_to_server(collector, server)
-        collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        server.start()
-        yield collector
-        collector.answering.set()
-        server.stop(None).wait(10)
-
-
 def attributes(span):
-    return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes}
+    return attributes_of(span.attributes)
 
 
 def member(trace_id, span_id, **changes):
@@ -72,42 +40,32 @@ def member(trace_id, span_id, **changes):
     return MemberTrace(context, **times, **changes)
 
 
-def batch_of(*members, **changes):
-    fields = {
-        "model": "digits",
-        "version": "3",
-        "revision": 17,
-        "device": "cuda:0",
-        "worker": "node-a/1",
-        "batch_size": 5,
-        "close_reason": "full",
-        "dispatched_ns": 150,
-        "run_start_ns": 200,
-        "run_end_ns": 350,
-        "settled_ns": 390,
-    }
-    return BatchTrace(**(fields | changes), members=members)
+EXECUTION = Execution("cuda:0", "node-a/1", 5, 2, "full", 150, 160, 180, 200, 350)
 
 
-def export(collector, *records, offset_ns=1_000_000):
-    """The spans of `records` by way of the collector"""
-    pipeline = SpanPipeline.to_collector(collector.endpoint, offset_ns, "1.2.3")
+def batch_of(*members, execution=EXECUTION, **changes):
+    fields = {"model": "digits", "version": "3", "revision": 17, "settled_ns": 390}
+    return BatchTrace(**(fields | changes), execution=execution, members=members)
+
+
+def export(receiver, *records, offset_ns=1_000_000):
+    """The spans of `records` by way of the receiver"""
+    collector = Collector(receiver.protocol, receiver.endpoint)
+    pipeline = SpanPipeline.to_collector(collector, offset_ns, "1.2.3")
     for record in records:
-        if isinstance(record, BatchTrace):
-            pipeline.record_batch(record)
-        else:
-            pipeline.record_failure(record)
+        pipeline.record(record)
     pipeline.close(10)
-    return collector.spans()
+    return receiver.spans
 
 
 def by_name(spans, name):
     return [span for span in spans if span.name == name]
 
 
-def test_request_has_a_server_span_with_queue_and_run(collector):
-    spans = export(collector, batch_of(member(0xA, 0x1, parent=0x99, state="vendor=1", request_id="r-7")))
-    [request], [queued], [run] = (by_name(spans, name) for name in (METHOD, "queue", "run"))
+def test_request_has_a_server_span_with_its_phases(any_receiver):
+    traced = member(0xA, 0x1, parent=0x99, state="vendor=1", request_id="r-7")
+    spans = export(any_receiver, batch_of(traced))
+    [request] = by_name(spans, METHOD)
     assert request.kind == SERVER
     assert request.trace_id == (0xA).to_bytes(16, "big")
     assert request.span_id == (0x1).to_bytes(8, "big")
@@ -120,6 +78,7 @@ def test_request_has_a_server_span_with_queue_and_run(collector):
         "rpc.method": METHOD,
         "rpc.response.status_code": "OK",
         "crossgate.outcome": "ok",
+        "crossgate.sampled_by": "ratio",
         "crossgate.model": "digits",
         "crossgate.version": "3",
         "crossgate.revision": 17,
@@ -130,7 +89,14 @@ def test_request_has_a_server_span_with_queue_and_run(collector):
         "crossgate.request_id": "r-7",
     }
     assert request.status.code == trace_pb2.Status.STATUS_CODE_UNSET
-    for child, start_ns, end_ns in ((queued, 110, 150), (run, 200, 350)):
+    for name, start_ns, end_ns in (
+        ("queue", 110, 150),
+        ("arena", 150, 160),
+        ("wait", 160, 180),
+        ("run", 200, 350),
+        ("reply", 350, 390),
+    ):
+        [child] = by_name(spans, name)
         assert child.kind == INTERNAL
         assert (child.trace_id, child.parent_span_id) == (request.trace_id, request.span_id)
         assert child.trace_state == "vendor=1"
@@ -140,9 +106,9 @@ def test_request_has_a_server_span_with_queue_and_run(collector):
         )
 
 
-def test_batch_and_requests_of_different_traces_link_to_each_other(collector):
+def test_batch_and_requests_of_different_traces_link_to_each_other(receiver):
     members = [member(0xA, 0x1), member(0xB, 0x2), member(0xB, 0x3)]
-    spans = export(collector, batch_of(*members))
+    spans = export(receiver, batch_of(*members))
     [batch] = by_name(spans, "batch")
     requests = by_name(spans, METHOD)
     assert batch.trace_id not in {request.trace_id for request in requests}
@@ -154,12 +120,12 @@ def test_batch_and_requests_of_different_traces_link_to_each_other(collector):
     for request in requests:
         assert [(link.trace_id, link.span_id) for link in request.links] == [(batch.trace_id, batch.span_id)]
     assert attributes(batch)["crossgate.batch.size"] == 5
-    assert len({span.span_id for span in spans}) == len(spans) == 1 + 3 * 3
+    assert len({span.span_id for span in spans}) == len(spans) == 1 + 3 * 6
 
 
 @pytest.mark.parametrize("span_ids", [[0x1], [0x1, 0x2]])
-def test_batch_of_one_trace_belongs_to_it(collector, span_ids):
-    spans = export(collector, batch_of(*(member(0xA, span_id) for span_id in span_ids)))
+def test_batch_of_one_trace_belongs_to_it(receiver, span_ids):
+    spans = export(receiver, batch_of(*(member(0xA, span_id) for span_id in span_ids)))
     [batch] = by_name(spans, "batch")
     assert batch.trace_id == (0xA).to_bytes(16, "big")
     assert batch.parent_span_id == (0x1).to_bytes(8, "big")
@@ -167,23 +133,14 @@ def test_batch_of_one_trace_belongs_to_it(collector, span_ids):
 
 
 @pytest.mark.slow
-def test_no_link_of_a_large_batch_is_dropped(collector):
-    spans = export(collector, batch_of(*(member(i, i) for i in range(1, 1001)), batch_size=1000))
+def test_no_link_of_a_large_batch_is_dropped(receiver):
+    spans = export(receiver, batch_of(*(member(i, i) for i in range(1, 513))))
     [batch] = by_name(spans, "batch")
-    assert len(batch.links) == 1000
+    requests = by_name(spans, METHOD)
+    assert len(batch.links) == len(requests) == 512
     assert batch.dropped_links_count == 0
-    assert len(spans) == 3001
-
-
-def test_batch_without_sampled_members_makes_no_span(collector):
-    assert export(collector, batch_of()) == []
-
-
-def test_batch_that_never_ran_has_no_run_span(collector):
-    spans = export(
-        collector, batch_of(member(0xA, 1, outcome=Outcome.UNAVAILABLE), run_start_ns=0, run_end_ns=0)
-    )
-    assert sorted(span.name for span in spans) == sorted([METHOD, "batch", "queue"])
+    assert all([link.span_id for link in request.links] == [batch.span_id] for request in requests)
+    assert len(spans) == 1 + 512 * 6
 
 
 @pytest.mark.parametrize(
@@ -199,9 +156,9 @@ def test_batch_that_never_ran_has_no_run_span(collector):
         (Outcome.BUG, "INTERNAL", True),
     ],
 )
-def test_span_of_a_failure_is_an_error_when_the_server_is_at_fault(collector, outcome, status_code, is_error):
+def test_span_of_a_failure_is_an_error_when_the_server_is_at_fault(receiver, outcome, status_code, is_error):
     failure = FailureTrace(SampledContext(0xA, 1), "digits", outcome, arrived_ns=100, settled_ns=120)
-    [span] = export(collector, failure)
+    [span] = export(receiver, failure)
     assert span.name == METHOD
     assert span.kind == SERVER
     found = attributes(span)
@@ -212,15 +169,104 @@ def test_span_of_a_failure_is_an_error_when_the_server_is_at_fault(collector, ou
     assert "crossgate.version" not in found
 
 
-def test_request_that_failed_in_the_queue_shows_its_wait(collector):
+def test_request_that_failed_in_the_queue_shows_its_wait(receiver):
     failure = FailureTrace(
         SampledContext(0xA, 1), "digits", Outcome.EXPIRED, 100, 300, enqueued_ns=110, version="3", revision=17
     )
-    spans = export(collector, failure)
+    spans = export(receiver, failure)
     [request], [queued] = by_name(spans, METHOD), by_name(spans, "queue")
     assert queued.parent_span_id == request.span_id
     assert (queued.start_time_unix_nano, queued.end_time_unix_nano) == (1_000_110, 1_000_300)
     assert (attributes(request)["crossgate.version"], attributes(request)["crossgate.revision"]) == ("3", 17)
+
+
+def test_request_that_failed_in_a_batch_shows_where_it_was_and_what_happened(receiver):
+    failed_run = Execution("cpu", "cpu-0", 1, 1, "idle", 150, 0, 180)
+    failure = FailureTrace(
+        SampledContext(0xA, 1, sampled_by=SampledBy.ERROR),
+        "digits",
+        Outcome.FAILED,
+        100,
+        300,
+        110,
+        "3",
+        17,
+        "r",
+        "model digits: out of range",
+        failed_run,
+    )
+    spans = export(receiver, failure)
+    [request] = by_name(spans, METHOD)
+    assert attributes(request)["crossgate.worker"] == "cpu-0"
+    assert attributes(request)["crossgate.sampled_by"] == "error"
+    assert request.status.message == "model digits: out of range"
+    assert {s.name: (s.start_time_unix_nano, s.end_time_unix_nano) for s in spans if s is not request} == {
+        "queue": (1_000_110, 1_000_150),
+        "wait": (1_000_150, 1_000_180),
+        "run": (1_000_180, 1_000_300),
+    }
+
+
+def test_each_lost_try_is_a_span_below_its_request(receiver):
+    tries = (LostTry("cpu-0", 112, 120, "killed by signal 9"), LostTry("cpu-1", 125, 140, "the run failed"))
+    spans = export(receiver, batch_of(member(0xA, 1, tries=tries), member(0xA, 2)))
+    lost = by_name(spans, "lost try")
+    request = next(s for s in by_name(spans, METHOD) if s.span_id[-1] == 1)
+    assert {s.parent_span_id for s in lost} == {request.span_id}
+    assert attributes(request)["crossgate.reruns"] == 2
+    assert [attributes(s) for s in lost] == [
+        {"crossgate.worker": "cpu-0", "crossgate.reason": "killed by signal 9"},
+        {"crossgate.worker": "cpu-1", "crossgate.reason": "the run failed"},
+    ]
+    assert all(s.status.code == trace_pb2.Status.STATUS_CODE_ERROR for s in lost)
+
+
+def test_configuration_change_is_one_trace_with_its_stages(receiver):
+    stages = (
+        StageTime(Stage.WATCH, 100, 110),
+        StageTime(Stage.LOAD, 120, 200, "2", "cpu-0"),
+        StageTime(Stage.WARM_UP, 200, 220, "2", "cpu-0", "out of memory"),
+    )
+    change = AppliedChange(
+        0xBEEF, "digits", 18, 100, 300, "failed", stages, "out of memory", "ann", "try 2", "c-1"
+    )
+    spans = export(receiver, change)
+    [root] = by_name(spans, "configuration")
+    assert int.from_bytes(root.trace_id, "big") == 0xBEEF
+    assert attributes(root) == {
+        "crossgate.model": "digits",
+        "crossgate.revision": 18,
+        "crossgate.result": "failed",
+        "crossgate.change.author": "ann",
+        "crossgate.change.message": "try 2",
+        "crossgate.change.id": "c-1",
+    }
+    assert root.status.message == "out of memory"
+    below = [s for s in spans if s.name != "configuration"]
+    assert [s.name for s in below] == ["watch", "load", "warm up"]
+    assert {(s.trace_id, s.parent_span_id) for s in below} == {(root.trace_id, root.span_id)}
+    assert attributes(below[1]) == {"crossgate.version": "2", "crossgate.worker": "cpu-0"}
+    assert below[2].status.code == trace_pb2.Status.STATUS_CODE_ERROR
+
+
+TRY = LostTry("cpu-0", 112, 120, "lost")
+CONTEXT = SampledContext(0xA, 1)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        batch_of(member(1, 1)),
+        batch_of(member(1, 1, tries=(TRY, TRY)), member(2, 2)),
+        batch_of(member(1, 1), execution=Execution("cpu", "w", 1, 1, "idle", 150)),
+        FailureTrace(CONTEXT, "m", Outcome.DENIED, 100, 110),
+        FailureTrace(CONTEXT, "m", Outcome.EXPIRED, 100, 300, 110),
+        FailureTrace(CONTEXT, "m", Outcome.FAILED, 100, 300, 110, execution=EXECUTION, tries=(TRY,)),
+        AppliedChange(1, "m", 2, 100, 200, "applied", (StageTime(Stage.SWITCH, 100, 200),)),
+    ],
+)
+def test_as_many_spans_are_made_as_were_announced(record):
+    assert len(list(SpanMaker(resource_of(""), 0).spans_of(record))) == span_count(record)
 
 
 @pytest.mark.parametrize(
@@ -231,60 +277,27 @@ def test_request_that_failed_in_the_queue_shows_its_wait(collector):
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=other,team=a"}, "other"),
     ],
 )
-def test_service_is_named_by_the_environment(collector, monkeypatch, environ, service_name):
+def test_service_is_named_by_the_environment(receiver, monkeypatch, environ, service_name):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    pipeline = SpanPipeline.to_collector(collector.endpoint, 0, "1.2.3")
-    pipeline.record_batch(batch_of(member(0xA, 1)))
-    pipeline.close(10)
-    [resource_spans] = collector.requests.get_nowait().resource_spans
-    resource = attributes(resource_spans.resource)
+    export(receiver, batch_of(member(0xA, 1)))
+    [resource] = receiver.resources
     assert (resource["service.name"], resource["service.version"]) == (service_name, "1.2.3")
 
 
-def test_times_are_converted_with_one_offset(collector):
+def test_times_are_converted_with_one_offset(receiver):
     tracing = Tracing.from_environment(
         MonotonicClock(),
-        environ={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.endpoint},
+        environ={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": receiver.endpoint},
         default_ratio=1.0,
     )
     context = tracing.sample({}, "digits")
     assert context is not None
     before_ns, now_ns = time.time_ns(), time.monotonic_ns()
-    tracing.record_failure(FailureTrace(context, "digits", Outcome.BUG, now_ns, now_ns + 5))
+    tracing.record(FailureTrace(context, "digits", Outcome.BUG, now_ns, now_ns + 5))
     after_ns = time.time_ns()
     tracing.close(10)
-    [span] = collector.spans()
+    [span] = receiver.spans
     assert before_ns - 1e9 < span.start_time_unix_nano < after_ns + 1e9
     assert span.end_time_unix_nano - span.start_time_unix_nano == 5
     assert span.trace_id.hex() == context.trace_id_hex
-
-
-@pytest.mark.slow
-def test_hanging_collector_neither_blocks_recording_nor_the_end(collector, monkeypatch):
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "64")
-    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16")
-    collector.answering.clear()
-    pipeline = SpanPipeline.to_collector(collector.endpoint, 0)
-    for i in range(1, 31):
-        pipeline.record_batch(batch_of(member(i, i)))
-    collector.requests.get(timeout=10)  # an export hangs now
-    start = time.monotonic()
-    for i in range(1, 301):
-        pipeline.record_batch(batch_of(member(i, i)))
-    assert time.monotonic() - start < 1.0
-    start = time.monotonic()
-    pipeline.close(0.2)
-    assert time.monotonic() - start < 2.0
-
-
-@pytest.mark.slow
-def test_dead_collector_does_not_delay_the_end():
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    pipeline = SpanPipeline.to_collector(f"http://127.0.0.1:{port}", 0)
-    for i in range(1, 2000):
-        pipeline.record_batch(batch_of(member(i, i)))
-    start = time.monotonic()
-    pipeline.close(0.2)
-    assert time.monotonic() - start < 2.0
