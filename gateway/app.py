@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from gateway.admin.view import Controls, Identity, Stopping
 from gateway.administration import Administration
 from gateway.admission.admission import Draining
-from gateway.binding import grpc_listening, state_path
+from gateway.binding import certificate_files, grpc_listening, state_path
 from gateway.clock import MonotonicClock
 from gateway.config.ledger import Ledger
 from gateway.config.status import Presence, SlotReport
@@ -37,7 +37,7 @@ from gateway.estate import leave_to_supervisor
 from gateway.frontend.choice import FrontendUnavailable, build_frontend, choose_frontend, find_native
 from gateway.frontend.listening import ListenerInvalid
 from gateway.frontend.servicers import build_servicers
-from gateway.gauges import read_gauges
+from gateway.gauges import read_gauges, read_process, read_triton
 from gateway.http.endpoints import Endpoints
 from gateway.http.server import HttpServer
 from gateway.lifecycle.directory import DirectorySource, DirectoryUnreadable
@@ -53,8 +53,11 @@ from gateway.serving import Serving
 from gateway.succession import Succession
 from gateway.supervisor import HANDLED
 from gateway.telemetry import logs
+from gateway.telemetry.collector import TraceSettingsInvalid
+from gateway.telemetry.gpus import Gpus
+from gateway.telemetry.instruments import Instruments
+from gateway.telemetry.metric_push import MetricExportInvalid, MetricPush
 from gateway.telemetry.prometheus import Exposition
-from gateway.telemetry.tracing import UnsupportedExporter
 from gateway.workerpool.remote.trust import Trust, TrustInvalid
 from gateway.workerpool.rendezvous import FolderUnsafe
 from gateway.workerpool.slot import SlotInvalid, parse_slot
@@ -82,8 +85,9 @@ CANNOT_START = (
     FolderUnsafe,
     FrontendUnavailable,
     ListenerInvalid,
+    MetricExportInvalid,
     SlotInvalid,
-    UnsupportedExporter,
+    TraceSettingsInvalid,
     OSError,
 )
 
@@ -164,9 +168,14 @@ class Gateway:
         servicers = build_servicers(serving.catalog, serving.accounts, self._repository, serving.access)
         listening = grpc_listening(settings, self._ports)
         self._frontend = build_frontend(self._choice.name, loop, clock, servicers, listening)
-        self._exposition = Exposition(serving.accounts)
+        self._exposition = Exposition(serving.accounts, triton_names=settings.triton_metrics)
         self._http = HttpServer(
-            Endpoints(self._diagnosis.readiness, self._exposition.steps, self._exposition.content_type)
+            Endpoints(
+                self._diagnosis.readiness,
+                self._exposition.steps,
+                self._exposition.content_type,
+                self._exposition.alternatives,
+            )
         )
         read_gauges(
             serving.accounts,
@@ -175,6 +184,27 @@ class Gateway:
             serving.pool,
             self._frontend,
             self._diagnosis.source,
+        )
+        read_process(
+            serving.accounts,
+            version=package_version("crossgate"),
+            front_end=self._choice.name,
+            draining=lambda: serving.admission.draining,
+            rejected=lambda: serving.reconciler.rejected,
+            spans=lambda: serving.tracing.span_counts,
+        )
+        if settings.triton_metrics:
+            read_triton(serving.accounts, serving.reconciler)
+        self._instruments = Instruments(
+            loop,
+            clock,
+            serving.accounts,
+            certificates=certificate_files(settings),
+            gpus=Gpus.find(),
+            push=MetricPush.from_environment(
+                self._exposition.collection, service_version=package_version("crossgate")
+            ),
+            triton_names=settings.triton_metrics,
         )
 
     def stop(self) -> None:
@@ -235,6 +265,7 @@ class Gateway:
             await self._administration.close()
             await self._frontend.close()
             await self._http.close()
+            await self._instruments.close()
             self._serving.dataplane.close()
             await asyncio.to_thread(self._serving.tracing.close)
             if self._ports is not None and self.estate is None:
@@ -276,6 +307,7 @@ class Gateway:
                 tasks.create_task(self._serving.reconciler.run(), name="reconciler"),
                 tasks.create_task(self._announce(), name="announce"),
                 tasks.create_task(self._administer(), name="admin"),
+                tasks.create_task(self._instruments.run(), name="instruments"),
             ]
             if self._membership is not None:
                 owned.append(tasks.create_task(self._membership.discover(self._name), name="discovery"))

@@ -59,3 +59,13 @@ def grpc_listening(settings: GatewaySettings, ports: Ports | None) -> Listening:
         keepalive_s=settings.keepalive_s,
         keepalive_timeout_s=settings.keepalive_timeout_s,
     )
+
+
+def certificate_files(settings: GatewaySettings) -> dict[str, Path]:
+    """{use: PEM file} of the certificates that this gateway shows."""
+    files = {
+        "grpc": settings.tls_certificate,
+        "admin": settings.admin_tls_certificate,
+        "worker": settings.worker_certificate,
+    }
+    return {use: file for use, file in files.items() if file is not None}

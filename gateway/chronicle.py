@@ -71,8 +71,15 @@ class Chronicle:
             traced = [item for item in settled if item.trace is not None]
             if traced:
                 self._trace(batch, servable, traced, done)
+                for item, took_ns in zip(settled, total_ns, strict=True):
+                    if item.trace is not None:
+                        self._exemplify(servable, item.trace, took_ns)
         if self._tries:
             self._forget(settled)
+
+    def _exemplify(self, servable: Servable, context: SampledContext, took_ns: int) -> None:
+        at_ms = (self._clock.now_ns() + self._epoch_offset_ns) // 1_000_000
+        servable.account.exemplify(took_ns, context.trace_id, at_ms, context.span_id)
 
     def _trace(self, batch: Batch, servable: Servable, traced: Sequence[QueueItem], done: Done) -> None:
         settled_ns = self._clock.now_ns()  # the answers are with the front end by now
@@ -128,6 +135,7 @@ class Chronicle:
             context = tracing.sample_late(call.metadata, servable.model, SampledBy.ERROR, now_ns)
         execution = None if batch is None else _execution(batch, done)
         if context is not None:
+            self._exemplify(servable, context, now_ns - item.arrived_ns)
             tracing.record(
                 FailureTrace(
                     context,

@@ -128,9 +128,11 @@ class Dataplane:
             self._losses.cleared,
             self._losses.inconclusive,
             self._on_deserted,
+            lambda: self._table,
         )
         self._deadlines = Deadlines()
         self._accounts = accounts
+        self._bursts = accounts.burst_size
         self._demand = demand
         self._parking = Parking()
         self._sequence = itertools.count()
@@ -153,6 +155,7 @@ class Dataplane:
 
     def on_calls(self, calls: Sequence[Call]) -> None:
         """Take a burst of calls. Refusals are settled before this returns."""
+        self._bursts.observe(len(calls))
         self._take(calls)
 
     def _take(self, calls: Sequence[Call], woken: Servable | None = None) -> None:
@@ -419,12 +422,14 @@ class Dataplane:
         elif len(batch.items) > 1 and servable_of(batch.items[0]).policy.retry:
             self._run_singly(batch, _failure(model, done), now_ns)
         else:
-            self._settlement.fail(batch.items, _failure(model, done), now_ns)
+            self._settlement.fail(batch.items, _failure(model, done), now_ns, done)
 
     def _queue_again(self, batch: Batch) -> None:
         """Put members back that were sent but never started."""
+        now_ns = self._clock.now_ns()
         for item in batch.items:
             if item.state == ItemState.DISPATCHED:
+                self._settlement.chronicle.lost(batch, item, "never started", now_ns)
                 item.state = ItemState.WAITING
                 item.batch = None
                 servable = servable_of(item)
@@ -443,6 +448,7 @@ class Dataplane:
                 if not self._losses.budget.take():
                     self._settlement.fail([item], failure, now_ns)
                     continue
+                self._settlement.chronicle.lost(batch, item, str(failure), now_ns)
                 item.state = ItemState.WAITING
                 item.batch = None
                 servable = servable_of(item)
@@ -566,6 +572,10 @@ class Dataplane:
     def arena_used_bytes(self) -> dict[str, int]:
         """Return {slot name: bytes of shared memory that its batches hold}."""
         return {name: link.arena_used_bytes for name, link in self._links.items()}
+
+    def arena_bytes(self) -> dict[str, int]:
+        """Return {slot name: bytes of shared memory towards its worker}, of those that have some."""
+        return {name: size for name, link in self._links.items() if (size := link.arena_bytes)}
 
     @property
     def unsettled(self) -> int:

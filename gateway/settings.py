@@ -54,6 +54,7 @@ class GatewaySettings:
     budget_bytes: int = 256 << 20
     log_level: str = "info"
     trace_ratio: float = 0.01
+    triton_metrics: bool = False
     frontend: str = "auto"
     grpc_unix: str | None = None
     tls_certificate: Path | None = None

@@ -63,7 +63,7 @@ class Settlement:
         on_answered: Callable[[Sequence[QueueItem], int], None],
         on_abandoned: Callable[[QueueItem], None],
         on_deserted: Callable[[Batch], None],
-        table: Callable[[], RouteTable | None] = lambda: None,
+        table: Callable[[], RouteTable],
     ) -> None:
         self.items: dict[CallId, QueueItem] = {}  # every call that is not settled
         self.chronicle = Chronicle(clock, tracing, table)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossgate.cli import documents, documents_contexts, gateways, output, serve, worker
+from crossgate.cli import check, documents, documents_contexts, gateways, output, serve, worker
 from crossgate.cli.bench import bench
 from crossgate.cli.gateways_address import checked_address
 from crossgate.cli.gateways_tls import credentials_of
@@ -162,6 +162,7 @@ app.command()(bench)
 documents.register(app)
 gateways.register(app, documents_contexts.resolve_gateway)
 worker.register(app)
+check.register(app)
 
 
 @app.command()

@@ -71,6 +71,9 @@ def serve(
             help="Share of requests traced, where OTEL_EXPORTER_OTLP_ENDPOINT is set.", min=0, max=1
         ),
     ] = 0.01,
+    triton_metrics: Annotated[
+        bool, typer.Option(help="Expose metrics under Triton's names too.", show_default=False)
+    ] = False,
     frontend: Annotated[
         str, typer.Option(help="native, grpcio (in Python), or auto: native where it was built.")
     ] = "auto",
@@ -180,6 +183,7 @@ def serve(
         budget_bytes=arena_budget_mib << 20,
         log_level=log_level,
         trace_ratio=trace_ratio,
+        triton_metrics=triton_metrics,
         frontend=frontend,
         grpc_unix=str(grpc_unix) if grpc_unix is not None else None,
         tls_certificate=tls_cert,

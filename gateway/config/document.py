@@ -201,7 +201,15 @@ class TensorSpec(Part, frozen=True):
 
 
 class Trace(Part, frozen=True):
-    ratio: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None  # None = the gateway's own
+    """`ratio` of the requests is traced, and besides, after the fact, what took longer than `slow_ms` and
+    what failed: the server's `errors`, all, or none. A caller that brings a trace decides for itself where
+    `follow_parent`. None = the gateway's own.
+    """
+
+    ratio: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    slow_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
+    errors: Literal["server", "all", "none"] | None = None
+    follow_parent: bool | None = None
 
 
 class Load(Part, frozen=True):

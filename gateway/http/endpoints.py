@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.http.negotiation import choose
 from gateway.http.response import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gateway.http.request import Request
 
@@ -28,11 +29,13 @@ class Readiness(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """`/healthz` says that the process lives, `/readyz` asks `readiness`, `/metrics` gives what
-    `metrics` makes, piece by piece. Both are called on the event loop and must not block."""
+    `metrics` makes, piece by piece, or, for a client that likes that better, one of the `alternatives`. All
+    are called on the event loop and must not block."""
 
     readiness: Callable[[], Readiness]
     metrics: Callable[[], Iterable[bytes]]
     metrics_content_type: str = "text/plain; version=0.0.4; charset=utf-8"
+    alternatives: Mapping[str, Callable[[], Iterable[bytes]]] = field(default_factory=dict)  # by content type
 
     def answer(self, request: Request) -> Response:
         if request.path not in ("/healthz", "/readyz", "/metrics"):
@@ -45,7 +48,8 @@ class Endpoints:
             return Response.of_text(HTTPStatus.OK, "ok")
         if request.path == "/readyz":
             return self._readiness()
-        return Response(HTTPStatus.OK, self.metrics(), self.metrics_content_type)
+        chosen = choose(request.accept, [self.metrics_content_type, *self.alternatives])
+        return Response(HTTPStatus.OK, self.alternatives.get(chosen, self.metrics)(), chosen)
 
     def _readiness(self) -> Response:
         ready, reasons, notes = self.readiness()

@@ -28,11 +28,13 @@ class BadRequest(Exception):
 @dataclass(frozen=True, slots=True)
 class Request:
     """`path` is without the query. `keep_alive` is false when the connection cannot or shall not serve
-    another one, which includes a request with a body: bodies are never read."""
+    another one, which includes a request with a body: bodies are never read. `accept` is empty where the
+    client does not say what it takes."""
 
     method: str
     path: str
     keep_alive: bool
+    accept: str = ""
 
 
 def parse_head(head: bytes, max_fields: int) -> Request:
@@ -55,6 +57,7 @@ def parse_head(head: bytes, max_fields: int) -> Request:
         method=method.decode("ascii"),
         path=_path(target),
         keep_alive=persistent and b"close" not in options and not has_body,
+        accept=b",".join(fields.get(b"accept", ())).decode("latin-1"),
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from gateway.clock import Clock
+    from gateway.config.document import Trace
     from gateway.config.gateway_document import GatewayDocument
     from gateway.lifecycle.desired import Desired
     from gateway.lifecycle.guarding import Guarding
@@ -102,9 +103,9 @@ class Following:
         changed = desired.changed if desired.changed is not None else desired.models.keys()
         for name in list(changed) + [name for name in self._sampling if name not in desired.models]:
             model = desired.models.get(name)
-            ratio = model.document.trace.ratio if model is not None else None
-            if ratio is not None:
-                self._sampling[name] = Sampling(ratio)
+            sampling = _sampling(model.document.trace) if model is not None else Sampling()
+            if sampling != Sampling():
+                self._sampling[name] = sampling
             else:
                 self._sampling.pop(name, None)
             await turn.give_way()
@@ -112,8 +113,7 @@ class Following:
 
     def _take_over(self, document: GatewayDocument) -> None:
         before, self._gateway = self._gateway, document
-        ratio = document.trace.ratio
-        self._tracing.set_default(Sampling(ratio) if ratio is not None else None)
+        self._tracing.set_default(_sampling(document.trace))
         if document.log_level != (before.log_level if before is not None else None):
             level = document.log_level or self._log_level
             logs.set_level(level)
@@ -151,6 +151,11 @@ class Following:
             self._source.from_disk,
             _problems(self._reconciler.desired),
         )
+
+
+def _sampling(trace: Trace) -> Sampling:
+    slow_ns = trace.slow_ms * 1_000_000 if trace.slow_ms is not None else None
+    return Sampling(trace.ratio, trace.follow_parent, slow_ns, trace.errors)
 
 
 def _problems(desired: Desired) -> Mapping[str, str]:

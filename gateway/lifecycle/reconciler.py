@@ -64,6 +64,7 @@ class Reconciler:
         self.desired = Desired()
         self.served: dict[str, ServedModel] = {}
         self.notable: set[str] = set()  # models with something loaded, under way, wrong or required
+        self.rejected = 0  # documents that were not valid when they came
         self.looked_at = 0  # the revision whose changes are all in force, or stand in their models' states
         self._clock = clock
         self._pool = pool
@@ -100,6 +101,7 @@ class Reconciler:
         for model in before.problems.keys() | desired.problems.keys():
             problem = desired.problems.get(model, "")
             if problem and problem != before.problems.get(model):
+                self.rejected += 1
                 log.error(
                     "model %s: its document is not valid, the last good one, if any, stays: %s",
                     model,
@@ -108,6 +110,8 @@ class Reconciler:
                 )
             if problem != before.problems.get(model, ""):
                 changed |= {model}
+        if desired.gateway_problem and desired.gateway_problem != before.gateway_problem:
+            self.rejected += 1
         self._has_snapshot = True
         self._touch(changed)
 

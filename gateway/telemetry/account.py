@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.telemetry.histogram import BATCH_SIZE_BOUNDS, LATENCY_BOUNDS_NS, Histogram
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.statistics import BatchStatistics, Duration, InferenceStatistics, VersionStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Executions:
-    """Executions of one batch size on one device."""
+    """Executions of one batch size on one device that were closed for one reason."""
 
-    __slots__ = ("count", "infer_ns", "input_ns", "output_ns")
+    __slots__ = ("close_reason", "count", "infer_ns", "input_ns", "output_ns", "rows", "run_seconds")
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int, close_reason: str, run_seconds: Histogram) -> None:
+        self.rows = rows
+        self.close_reason = close_reason
+        self.run_seconds = run_seconds  # of all executions on the device
         self.count = self.input_ns = self.infer_ns = self.output_ns = 0
 
 
 class DeviceAccount:
     """The part that differs by device: executions, not requests."""
 
-    __slots__ = ("batches", "executions", "run_seconds")
+    __slots__ = ("executions", "run_seconds")
 
     def __init__(self) -> None:
         self.run_seconds = Histogram(LATENCY_BOUNDS_NS)
-        self.batches: dict[str, int] = {}  # {close_reason: batches}
-        self.executions: dict[int, Executions] = {}  # {rows: executions}
+        self.executions: list[Executions] = []
+
+    @property
+    def batches(self) -> dict[str, int]:
+        """{close_reason: batches}"""
+        found: dict[str, int] = {}
+        for executions in self.executions:
+            found[executions.close_reason] = found.get(executions.close_reason, 0) + executions.count
+        return found
 
     @property
     def batch_size(self) -> Histogram:
         """Made from the exact sizes when asked for, which spares the work per batch."""
         histogram = Histogram(BATCH_SIZE_BOUNDS)
-        for rows, executions in list(self.executions.items()):
-            histogram.observe(rows, executions.count)
+        for executions in self.executions:
+            histogram.observe_times(executions.rows, executions.count)
         return histogram
+
+
+class Exemplar(msgspec.Struct, frozen=True, gc=False):
+    """A request of a histogram's bucket whose trace can be looked up. `at_ms` is since the epoch; the ids are
+    those of its trace and of its own span, 0 where that is not known.
+    """
+
+    latency_ns: int
+    trace_id: int
+    span_id: int
+    at_ms: int
 
 
 class VersionAccount:
@@ -46,20 +71,23 @@ class VersionAccount:
     Durations are nanoseconds. `request_seconds` holds every request that was queued, whatever its
     outcome, so that a deadline that is often missed does not make the tail look better; requests
     rejected before they were queued are left out, because their microseconds would. `queue_seconds`
-    holds successful requests.
+    holds successful requests. `opened_ns` is when counting began, since the epoch.
     """
 
     __slots__ = (
-        "_compute_infer_ns",
-        "_compute_input_ns",
-        "_compute_output_ns",
+        "_executions",
+        "_exemplars",
         "_fail_ns",
-        "_success_ns",
+        "_more_infer_ns",
+        "_more_input_ns",
+        "_more_output_ns",
+        "_queued_fail_ns",
         "devices",
         "failures",
         "inference_count",
         "last_inference_ms",
         "model",
+        "opened_ns",
         "queue_seconds",
         "rejected",
         "request_seconds",
@@ -71,6 +99,7 @@ class VersionAccount:
     def __init__(self, model: str, version: str) -> None:
         self.model = model
         self.version = version
+        self.opened_ns = time.time_ns()
         self.request_seconds = Histogram(LATENCY_BOUNDS_NS)
         self.queue_seconds = Histogram(LATENCY_BOUNDS_NS)
         self.devices: dict[str, DeviceAccount] = {}  # {device: account}
@@ -80,11 +109,15 @@ class VersionAccount:
         self.reruns = 0
         self.inference_count = 0
         self.last_inference_ms = 0
-        self._success_ns = 0
+        self._executions: dict[tuple[str, int, str], Executions] = {}  # by device, rows and close reason
+        self._exemplars: dict[int, Exemplar] = {}  # {bucket of request_seconds: the latest}
         self._fail_ns = 0
-        self._compute_input_ns = 0
-        self._compute_infer_ns = 0
-        self._compute_output_ns = 0
+        self._queued_fail_ns = 0  # of those that are in request_seconds
+        # A batch's compute time counts once for each of its requests: that of the first is in its
+        # executions, that of the others here.
+        self._more_input_ns = 0
+        self._more_infer_ns = 0
+        self._more_output_ns = 0
 
     def record_batch(
         self,
@@ -107,32 +140,54 @@ class VersionAccount:
         here, again as in Triton: its requests are failures.
         """
         requests = len(rows_per_request)
-        rows = sum(rows_per_request) if 0 not in rows_per_request else sum([n or 1 for n in rows_per_request])
+        if requests == 1:  # where nothing is batched, all this is paid for each request
+            rows = rows_per_request[0] or 1
+            self.request_seconds.observe(total_ns[0])
+            self.queue_seconds.observe(queue_ns[0])
+        else:
+            rows = sum(rows_per_request)
+            if 0 in rows_per_request:
+                rows += rows_per_request.count(0)
+            self.request_seconds.observe_many(total_ns)
+            self.queue_seconds.observe_many(queue_ns)
+            self._more_input_ns += (requests - 1) * input_ns
+            self._more_infer_ns += (requests - 1) * run_ns
+            self._more_output_ns += (requests - 1) * output_ns
         self.succeeded += requests
         self.inference_count += rows
         if now_ms > self.last_inference_ms:
             self.last_inference_ms = now_ms
-        self._success_ns += self.request_seconds.observe_many(total_ns)
-        self.queue_seconds.observe_many(queue_ns)
-        self._compute_input_ns += requests * input_ns
-        self._compute_infer_ns += requests * run_ns
-        self._compute_output_ns += requests * output_ns
-
-        on_device = self.devices.get(device)
-        if on_device is None:
-            on_device = self.devices[device] = DeviceAccount()
-        on_device.run_seconds.observe(run_ns)
-        batches = on_device.batches
-        batches[close_reason] = batches.get(close_reason, 0) + 1
         if batch_rows is not None:
             rows = batch_rows
-        executions = on_device.executions.get(rows)
+        executions = self._executions.get((device, rows, close_reason))
         if executions is None:
-            executions = on_device.executions[rows] = Executions()
+            executions = self._open(device, rows, close_reason)
         executions.count += 1
         executions.input_ns += input_ns
         executions.infer_ns += run_ns
         executions.output_ns += output_ns
+        executions.run_seconds.observe(run_ns)
+
+    def _open(self, device: str, rows: int, close_reason: str) -> Executions:
+        on_device = self.devices.get(device)
+        if on_device is None:
+            on_device = self.devices[device] = DeviceAccount()
+        executions = Executions(rows, close_reason, on_device.run_seconds)
+        on_device.executions.append(executions)
+        self._executions[device, rows, close_reason] = executions
+        return executions
+
+    def exemplify(self, latency_ns: int, trace_id: int, at_ms: int, span_id: int = 0) -> None:
+        """Name a request that is traced, and counted in `request_seconds`, as an example of those that took
+        about as long: the latest for each bucket is kept. Times as in `Exemplar`.
+        """
+        bucket = bisect_left(LATENCY_BOUNDS_NS, latency_ns)
+        self._exemplars[bucket] = Exemplar(latency_ns, trace_id, span_id, at_ms)
+
+    @property
+    def exemplars(self) -> Mapping[int, Exemplar]:
+        """{bucket of `request_seconds`: the latest example}"""
+        return self._exemplars
 
     def record_failure(self, outcome: Outcome, total_ns: int, *, rejected: bool = False) -> None:
         """Add one request that did not succeed; `rejected` when it was answered without being queued."""
@@ -141,6 +196,7 @@ class VersionAccount:
         if rejected:
             self.rejected += 1
         else:
+            self._queued_fail_ns += total_ns
             self.request_seconds.observe(total_ns)
 
     def record_reruns(self, requests: int) -> None:
@@ -154,7 +210,6 @@ class VersionAccount:
 
     def statistics(self) -> VersionStatistics:
         """A copy in Triton's terms, over all devices."""
-        succeeded = self.succeeded
         batch_stats = self._batch_statistics()
         return VersionStatistics(
             model=self.model,
@@ -162,22 +217,27 @@ class VersionAccount:
             last_inference_ms=self.last_inference_ms,
             inference_count=self.inference_count,
             execution_count=sum(batch.compute_infer.count for batch in batch_stats),
-            inference_stats=InferenceStatistics(
-                success=Duration(succeeded, self._success_ns),
-                fail=Duration(sum(self.failures.values()), self._fail_ns),
-                queue=Duration(succeeded, self.queue_seconds.sum),
-                compute_input=Duration(succeeded, self._compute_input_ns),
-                compute_infer=Duration(succeeded, self._compute_infer_ns),
-                compute_output=Duration(succeeded, self._compute_output_ns),
-            ),
+            inference_stats=self.inference_statistics(),
             batch_stats=batch_stats,
         )
 
+    def inference_statistics(self) -> InferenceStatistics:
+        """The part of `statistics` that is per request."""
+        succeeded = self.succeeded
+        executions = self._executions.values()
+        return InferenceStatistics(
+            success=Duration(succeeded, self.request_seconds.sum - self._queued_fail_ns),
+            fail=Duration(sum(self.failures.values()), self._fail_ns),
+            queue=Duration(succeeded, self.queue_seconds.sum),
+            compute_input=Duration(succeeded, self._more_input_ns + sum([e.input_ns for e in executions])),
+            compute_infer=Duration(succeeded, self._more_infer_ns + sum([e.infer_ns for e in executions])),
+            compute_output=Duration(succeeded, self._more_output_ns + sum([e.output_ns for e in executions])),
+        )
+
     def _batch_statistics(self) -> tuple[BatchStatistics, ...]:
-        by_rows: dict[int, list[Executions]] = {}  # {rows: executions, one per device}
-        for device in self.devices.values():
-            for rows, executions in device.executions.items():
-                by_rows.setdefault(rows, []).append(executions)
+        by_rows: dict[int, list[Executions]] = {}  # {rows: executions, one per device and close reason}
+        for executions in self._executions.values():
+            by_rows.setdefault(executions.rows, []).append(executions)
         found = []
         for rows, parts in sorted(by_rows.items()):
             count = sum(part.count for part in parts)

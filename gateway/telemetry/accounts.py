@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.telemetry.account import VersionAccount
-from gateway.telemetry.histogram import LATENCY_BOUNDS_NS, Histogram
+from gateway.telemetry.histogram import BURST_SIZE_BOUNDS, LATENCY_BOUNDS_NS, Histogram
 from gateway.telemetry.series import Reading, Sample, Series
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Accounts:
     def __init__(self) -> None:
         self.unknown = VersionAccount("", "")
         self.config_apply_seconds = Histogram(LATENCY_BOUNDS_NS)
+        self.loop_lag_seconds = Histogram(LATENCY_BOUNDS_NS)
+        self.burst_size = Histogram(BURST_SIZE_BOUNDS)
         self.readings: dict[str, Reading] = {}  # {series name: reading}
         self._models: dict[str, dict[str, VersionAccount]] = {}  # {model: {version: account}}
 

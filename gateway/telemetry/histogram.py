@@ -19,6 +19,7 @@ LATENCY_BOUNDS_NS: Final = (
     *(1 * _S, 2_500 * _MS, 5 * _S, 10 * _S),
 )
 BATCH_SIZE_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+BURST_SIZE_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Histogram:
@@ -38,24 +39,20 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0
 
-    def observe(self, value: int, times: int = 1) -> None:
+    def observe(self, value: int) -> None:
+        self._counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def observe_times(self, value: int, times: int) -> None:
+        """Observe `value` so many times at once."""
         self._counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
-    def observe_many(self, values: Sequence[int]) -> int:
-        """Observe all `values` and return their sum."""
-        if len(values) == 1:  # half the cost where nothing is batched
-            value = values[0]
-            self._counts[bisect_left(self.bounds, value)] += 1
-            self.sum += value
-            return value
+    def observe_many(self, values: Sequence[int]) -> None:
         bounds, counts = self.bounds, self._counts
-        total = 0
         for value in values:
             counts[bisect_left(bounds, value)] += 1
-            total += value
-        self.sum += total
-        return total
+        self.sum += sum(values)
 
     @property
     def count(self) -> int:

@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.telemetry.collector import Collector, follows_callers
-from gateway.telemetry.collector import UnsupportedExporter as UnsupportedExporter
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.sampling import SampledBy, Sampler, Sampling, sampling_from_environment
 from gateway.telemetry.token_bucket import TokenBucket
@@ -111,9 +110,10 @@ class Tracing:
         self._said = dict(by_model)
         self._by_model.clear()
 
-    def set_default(self, sampling: Sampling | None) -> None:
-        """Replace what applies to all models that say nothing; None is what the process was started with."""
-        self._default = (sampling or Sampling()).over(self._started_with)
+    def set_default(self, sampling: Sampling) -> None:
+        """Replace what applies to all models that say nothing; what it leaves out is as the process was
+        started."""
+        self._default = sampling.over(self._started_with)
         self._by_model.clear()
 
     def record(self, record: Record) -> None:

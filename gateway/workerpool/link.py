@@ -252,6 +252,10 @@ class WorkerLink:
         return self._arena.used_bytes
 
     @property
+    def arena_bytes(self) -> int:
+        return self._arena.mapped_bytes
+
+    @property
     def arena_mapped_bytes(self) -> int:
         return self._arena.mapped_bytes + self._reader.mapped_bytes
 

@@ -73,6 +73,11 @@ class Link(Protocol):
         """What the inputs of unanswered batches take."""
         ...
 
+    @property
+    def arena_bytes(self) -> int:
+        """The shared memory that there is for inputs now, 0 where nothing is shared."""
+        ...
+
 
 class SlotWorker(Protocol):
     """The worker of one slot, kept running or kept in touch with by `supervise`.

@@ -10,6 +10,7 @@ from gateway.call import Call
 from gateway.chronicle import Chronicle
 from gateway.errors import ModelFailure, NotFound
 from gateway.routing.table import ModelRoute, RouteTable
+from gateway.telemetry.account import VersionAccount
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.recent import MAX_MATES
 from gateway.telemetry.sampling import SampledBy, Sampler
@@ -20,7 +21,7 @@ from wire.frames import Outcome as RunOutcome
 
 MS = 1_000_000
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-SERVABLE = SimpleNamespace(model="m", version="2", revision=9)
+SERVABLE = SimpleNamespace(account=VersionAccount("m", "1"), model="m", version="2", revision=9)
 DONE = Done(RunOutcome.OK, 1, (), "", 5 * MS, 6 * MS, 7 * MS, 1 * MS, 9 * MS)
 NOT_SAMPLED = f"00-{TRACE}-00f067aa0ba902b7-00"
 QUICK, SLOW = 10 * MS, 200 * MS

@@ -171,6 +171,10 @@ class RemoteLink:
         return self._allowance.used_bytes
 
     @property
+    def arena_bytes(self) -> int:
+        return 0
+
+    @property
     def arena_mapped_bytes(self) -> int:
         """Nothing is mapped; what waits to be sent is the caller's memory."""
         return 0

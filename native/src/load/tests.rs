@@ -306,7 +306,7 @@ fn refusals_are_named_with_the_servers_words() {
 fn an_open_loop_keeps_its_rate() {
     let server = serve(ECHO);
     let fields = json!({
-        "mode": {"open": {"rate_per_s": 2000}}, "connections": 2, "threads": 2, "warm_up_s": 0.2, "duration_s": 1,
+        "mode": {"open": {"rate_per_s": 2000, "max_in_flight": 10000}}, "connections": 2, "threads": 2, "warm_up_s": 0.2, "duration_s": 1,
     });
     let report = measure(&server, fields, &["x"]);
     assert!((1750..2250).contains(&report.requests), "{}", report.requests); // over five standard deviations

@@ -56,3 +56,21 @@ def test_metrics_are_passed_on_piece_by_piece():
     response = endpoints().answer(Request("GET", "/metrics", True))
     assert response.content_type.startswith("text/plain; version=0.0.4")
     assert list(response.body) == [b"a 1\n", b"b 2\n"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "body"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8", b"a 1\nb 2\n"),
+        ("other/format", "other/format; version=1", b"other\n"),
+        ("other/format;q=0.1, text/plain", "text/plain; version=0.0.4; charset=utf-8", b"a 1\nb 2\n"),
+    ],
+)
+def test_metrics_come_in_the_format_that_the_client_likes_best(accept, content_type, body):
+    offering = Endpoints(
+        lambda: READY,
+        lambda: iter([b"a 1\n", b"b 2\n"]),
+        alternatives={"other/format; version=1": lambda: [b"other\n"]},
+    )
+    response = offering.answer(Request("GET", "/metrics", True, accept))
+    assert (response.content_type, b"".join(response.body)) == (content_type, body)

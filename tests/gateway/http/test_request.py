@@ -18,6 +18,7 @@ HOST = b"Host: x"
         ([b"GET http://x HTTP/1.1", HOST], Request("GET", "/", True)),
         ([b"OPTIONS * HTTP/1.1", HOST], Request("OPTIONS", "*", True)),
         ([b"GET / HTTP/1.1", b"host:x", b"X-Empty:", b"X-Tab:\ta\tb \xff"], Request("GET", "/", True)),
+        ([b"GET / HTTP/1.1", HOST, b"Accept: a/b", b"accept: \xe9"], Request("GET", "/", True, "a/b,\xe9")),
         ([b"GET / HTTP/1.1", HOST, b"Connection: close"], Request("GET", "/", False)),
         ([b"GET / HTTP/1.1", HOST, b"Connection: foo, Close"], Request("GET", "/", False)),
         ([b"GET / HTTP/1.0"], Request("GET", "/", False)),

@@ -65,6 +65,7 @@ class FakeLink:
         self.memory_bytes: dict[str, int] = {}  # {model: what it takes}
         self.batches: list[tuple[int, int, int]] = []  # (batch, servable, rows)
         self.arena_used_bytes = 0
+        self.arena_bytes = 16 * MIB
         self.lost: str | None = None
         self._end = asyncio.get_running_loop().create_future()
 

@@ -107,8 +107,15 @@ async def test_what_no_document_says_any_more_is_as_the_process_was_started(foll
     without = Desired({"a": model("a", revision=2)}, changed=frozenset({"a", "b"}))
     following, _, tracing = follow(FakeSource(with_all, without))
     await following.run()
-    assert (tracing.sampling, tracing.default) == ({}, None)
+    assert (tracing.sampling, tracing.default) == ({}, Sampling())
     assert logging.getLogger().level == logging.INFO
+
+
+async def test_what_is_traced_after_the_fact_is_as_the_document_says(follow):
+    trace = {"slow_ms": 250, "errors": "all", "follow_parent": False}
+    following, _, tracing = follow(FakeSource(Desired({"a": model("a", trace=trace)})))
+    await following.run()
+    assert tracing.sampling == {"a": Sampling(None, False, 250_000_000, "all")}
 
 
 async def test_a_change_of_one_model_leaves_what_others_say(follow):

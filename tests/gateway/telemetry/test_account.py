@@ -124,3 +124,34 @@ def test_reruns_add_up():
     account.record_reruns(3)
     account.record_reruns(1)
     assert account.reruns == 4
+
+
+def test_request_that_failed_in_the_queue_does_not_count_as_time_of_successes():
+    account = VersionAccount("m", "1")
+    record(account, [1], total_ns=[100])
+    account.record_failure(Outcome.EXPIRED, 1000)
+    account.record_failure(Outcome.INVALID, 7, rejected=True)
+    assert account.statistics().inference_stats.success == Duration(1, 100)
+    assert account.request_seconds.sum == 1100
+
+
+def test_compute_time_is_right_whatever_batches_were_mixed():
+    account = VersionAccount("m", "1")
+    for rows in ([1], [1, 1], [3], [], [1, 2, 3]):
+        record(account, rows, batch_rows=max(sum(rows), 1))
+    stats = account.statistics().inference_stats
+    assert stats.compute_infer == Duration(7, 7 * 20)
+    assert (stats.compute_input.ns, stats.compute_output.ns) == (7, 21)
+
+
+def test_latest_traced_request_of_a_bucket_is_its_example():
+    account = VersionAccount("m", "1")
+    assert account.exemplars == {}
+    account.exemplify(150_000, 11, 1, span_id=5)
+    account.exemplify(200_000, 12, 2)
+    account.exemplify(100_000, 13, 3)
+    account.exemplify(10**12, 14, 4)
+    assert {bucket: e.trace_id for bucket, e in account.exemplars.items()} == {1: 12, 0: 13, 16: 14}
+    for bucket, exemplar in account.exemplars.items():
+        account.request_seconds.observe(exemplar.latency_ns)
+        assert account.request_seconds.bucket_counts[bucket] == 1

@@ -20,7 +20,7 @@ def test_value_falls_into_the_first_bucket_whose_bound_is_not_below_it(values, c
     one_by_one, together = Histogram((10, 20, 30)), Histogram((10, 20, 30))
     for value in values:
         one_by_one.observe(value)
-    assert together.observe_many(values) == sum(values)
+    together.observe_many(values)
     for histogram in (one_by_one, together):
         assert histogram.bucket_counts == counts
         assert histogram.count == len(values)
@@ -29,7 +29,7 @@ def test_value_falls_into_the_first_bucket_whose_bound_is_not_below_it(values, c
 
 def test_value_may_be_observed_several_times_at_once():
     histogram = Histogram((10, 20))
-    histogram.observe(15, times=3)
+    histogram.observe_times(15, 3)
     assert (histogram.bucket_counts, histogram.sum) == ((0, 3, 0), 45)
 
 

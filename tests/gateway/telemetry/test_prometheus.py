@@ -71,7 +71,7 @@ def test_histograms_are_cumulative_and_in_seconds(accounts):
     name = "crossgate_request_seconds"
     assert types[name] == "histogram"
     assert [
-        value(samples, f"{name}_bucket", **of, le=le) for le in ("0.005", "0.01", "1", "2.5", "+Inf")
+        value(samples, f"{name}_bucket", **of, le=le) for le in ("0.005", "0.01", "1.0", "2.5", "+Inf")
     ] == [
         *(0, 3, 3),
         *(4, 4),
@@ -80,8 +80,8 @@ def test_histograms_are_cumulative_and_in_seconds(accounts):
     assert value(samples, f"{name}_sum", **of) == pytest.approx(2.022)
     assert value(samples, "crossgate_queue_seconds_bucket", **of, le="0.001") == 2
     assert value(samples, "crossgate_run_seconds_sum", **of, device="cuda:0") == pytest.approx(0.004)
-    assert value(samples, "crossgate_batch_size_bucket", **of, device="cuda:0", le="4") == 0
-    assert value(samples, "crossgate_batch_size_bucket", **of, device="cuda:0", le="8") == 1
+    assert value(samples, "crossgate_batch_size_bucket", **of, device="cuda:0", le="4.0") == 0
+    assert value(samples, "crossgate_batch_size_bucket", **of, device="cuda:0", le="8.0") == 1
     assert value(samples, "crossgate_batch_size_sum", **of, device="cuda:0") == 5
 
 

@@ -150,7 +150,7 @@ def test_model_inherits_what_its_document_does_not_say():
     tracing.set_default(Sampling(slow_ns=7, errors="all"))
     assert tracing.sampler("m") == Sampler(0.5, slow_ns=7, errors="all")
     assert tracing.sampler("other") == Sampler(0.25, slow_ns=7, errors="all")
-    tracing.set_default(None)
+    tracing.set_default(Sampling())
     assert tracing.sampler("other") == Sampler(0.25, slow_ns=5)
 
 
