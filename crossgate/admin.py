@@ -73,6 +73,14 @@ class AdminClient:
         response: pb.ExplainResponse = self._call(self._stub.Explain, request)
         return response
 
+    def recent_requests(self, id: str = "", *, model: str = "", limit: int = 0) -> Sequence[pb.RecentRequest]:
+        """Return slow and failed requests of late, the newest first: those with this request id or trace id,
+        else the last ones, of one model or of all.
+        """
+        request = pb.RecentRequestsRequest(id=id, model=model, limit=limit)
+        response: pb.RecentRequestsResponse = self._call(self._stub.RecentRequests, request)
+        return response.requests
+
     def drain(
         self,
         *,

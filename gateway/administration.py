@@ -89,6 +89,7 @@ class Administration:
             serving.catalog,
             self._diagnosis.source,
             lambda: {**addresses, "admin": ", ".join(self.listens_at)},
+            serving.tracing.recent,
             self._diagnosis.notes,
         )
         listening = admin_listening(self._settings, identity.gateway, replace=self._replace)

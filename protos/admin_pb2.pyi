@@ -342,6 +342,90 @@ class Failure(_message.Message):
     message: str
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
+class RecentRequestsRequest(_message.Message):
+    __slots__ = ("id", "model", "limit")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    limit: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class RecentRequestsResponse(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[RecentRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[RecentRequest, _Mapping]]] = ...) -> None: ...
+
+class RecentRequest(_message.Message):
+    __slots__ = ("request_id", "trace_id", "traced", "why", "outcome", "message", "model", "version", "revision", "route", "arrived_unix_seconds", "total_seconds", "phases", "batch", "tries")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACED_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    ARRIVED_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    trace_id: str
+    traced: bool
+    why: str
+    outcome: str
+    message: str
+    model: str
+    version: str
+    revision: int
+    route: str
+    arrived_unix_seconds: float
+    total_seconds: float
+    phases: _containers.RepeatedCompositeFieldContainer[RequestPhase]
+    batch: RequestBatch
+    tries: _containers.RepeatedCompositeFieldContainer[LostTry]
+    def __init__(self, request_id: _Optional[str] = ..., trace_id: _Optional[str] = ..., traced: _Optional[bool] = ..., why: _Optional[str] = ..., outcome: _Optional[str] = ..., message: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., revision: _Optional[int] = ..., route: _Optional[str] = ..., arrived_unix_seconds: _Optional[float] = ..., total_seconds: _Optional[float] = ..., phases: _Optional[_Iterable[_Union[RequestPhase, _Mapping]]] = ..., batch: _Optional[_Union[RequestBatch, _Mapping]] = ..., tries: _Optional[_Iterable[_Union[LostTry, _Mapping]]] = ...) -> None: ...
+
+class RequestPhase(_message.Message):
+    __slots__ = ("name", "seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    seconds: float
+    def __init__(self, name: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class RequestBatch(_message.Message):
+    __slots__ = ("rows", "requests", "close_reason", "device", "worker", "mates")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_REASON_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    MATES_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    requests: int
+    close_reason: str
+    device: str
+    worker: str
+    mates: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rows: _Optional[int] = ..., requests: _Optional[int] = ..., close_reason: _Optional[str] = ..., device: _Optional[str] = ..., worker: _Optional[str] = ..., mates: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LostTry(_message.Message):
+    __slots__ = ("worker", "reason", "seconds")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    reason: str
+    seconds: float
+    def __init__(self, worker: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
 class ServableStatus(_message.Message):
     __slots__ = ("batchable", "why_not_batchable", "max_batch_size", "max_queue_delay_us", "queue_depth", "max_queue_size", "in_flight", "hostings")
     BATCHABLE_FIELD_NUMBER: _ClassVar[int]

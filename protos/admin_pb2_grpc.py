@@ -49,6 +49,11 @@ class AdminStub:
                 request_serializer=protos_dot_admin__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=protos_dot_admin__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.RecentRequests = channel.unary_unary(
+                '/crossgate.admin.v1.Admin/RecentRequests',
+                request_serializer=protos_dot_admin__pb2.RecentRequestsRequest.SerializeToString,
+                response_deserializer=protos_dot_admin__pb2.RecentRequestsResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/crossgate.admin.v1.Admin/Drain',
                 request_serializer=protos_dot_admin__pb2.DrainRequest.SerializeToString,
@@ -85,6 +90,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecentRequests(self, request, context):
+        """Slow and failed requests of late, as far as they are still kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Refuses new requests while the process lives, or takes them again.
         """
@@ -115,6 +127,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=protos_dot_admin__pb2.ExplainRequest.FromString,
                     response_serializer=protos_dot_admin__pb2.ExplainResponse.SerializeToString,
+            ),
+            'RecentRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecentRequests,
+                    request_deserializer=protos_dot_admin__pb2.RecentRequestsRequest.FromString,
+                    response_serializer=protos_dot_admin__pb2.RecentRequestsResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -208,6 +225,33 @@ class Admin:
             '/crossgate.admin.v1.Admin/Explain',
             protos_dot_admin__pb2.ExplainRequest.SerializeToString,
             protos_dot_admin__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecentRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossgate.admin.v1.Admin/RecentRequests',
+            protos_dot_admin__pb2.RecentRequestsRequest.SerializeToString,
+            protos_dot_admin__pb2.RecentRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from crossgate.cli.durations import parse_duration, show_duration
 from crossgate.cli.gateways_address import Resolve, gateway_here, open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from crossgate.admin import AdminClient
+    from protos import admin_pb2 as pb
 
 _PANEL = "Running gateways"
 Gateway = Annotated[
@@ -79,7 +81,16 @@ class _Commands:
 
     def explain(
         self,
-        model: Annotated[str, typer.Argument(help="The model's name, or MODEL/VERSION or MODEL/LABEL.")],
+        what: Annotated[
+            str,
+            typer.Argument(
+                help="A model's name, MODEL/VERSION or MODEL/LABEL, or the id of a request or of its trace."
+            ),
+        ] = "",
+        recent: Annotated[
+            bool,
+            typer.Option("--recent", help="List slow and failed requests of late, of WHAT model or of all."),
+        ] = False,
         metadata: Annotated[
             list[str] | None,
             typer.Option("--metadata", "-m", help="KEY=VALUE that the request carries; may be repeated."),
@@ -90,20 +101,39 @@ class _Commands:
         tls_key: TlsKey = None,
         json: AsJson = False,
     ) -> None:
-        """Say where a request would go now, and why. Fails where it would be refused."""
+        """Say where a request would go now, and why; or, with a request's id, why it was slow or failed.
+
+        Fails where a request would be refused, and where nothing is known of what was asked for.
+        """
         from crossgate.cli.gateways_explain import explain_lines
         from crossgate.cli.gateways_json import plain
+        from crossgate.cli.gateways_requests import recent_lines, request_lines
         from crossgate.cli.metadata import read_metadata
 
-        name, _, version = model.partition("/")
+        if not what and not recent:
+            output.fail("say which model or request, or --recent")
+        name, _, version = what.partition("/")
         sent = read_metadata(metadata or ())
         with self._client(gateway, tls_ca, tls_cert, tls_key) as client:
+            asked = client.recent_requests(model=what) if recent else client.recent_requests(what)
+            if recent:
+                _show_requests(asked, recent_lines(asked), as_json=json)
+                return
             answer = client.explain(name, version, sent)
+        if asked:
+            _show_requests(asked, (line for each in asked for line in request_lines(each)), as_json=json)
+            if json or answer.failure.code == "NOT_FOUND":
+                return
         if json:
             output.as_json(plain(answer))
         else:
-            for line in explain_lines(model, answer):
+            for line in explain_lines(what, answer):
                 print(line)
+        if answer.failure.code == "NOT_FOUND" and not version:
+            print(
+                "no slow or failed request of this id is kept, either; --recent lists those that are",
+                file=sys.stderr,
+            )
         if answer.HasField("failure"):
             raise typer.Exit(1)
 
@@ -212,3 +242,12 @@ def _seconds(option: str, text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         output.fail(f"{option}: {error}")
+
+
+def _show_requests(requests: Sequence[pb.RecentRequest], lines: Iterable[str], *, as_json: bool) -> None:
+    from crossgate.cli.gateways_json import plain
+
+    if as_json:
+        output.as_json([plain(each) for each in requests])
+    else:
+        print("\n".join(lines) or "no request was slow or failed of late")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.lifecycle.following import SourceState
     from gateway.lifecycle.reconciler import Reconciler
     from gateway.telemetry.accounts import Accounts
+    from gateway.telemetry.recent import Recent as RecentRequests
     from gateway.workerpool.pool import Pool
 
 
@@ -28,6 +29,7 @@ def build_view(
     catalog: Catalog,
     source: Callable[[], SourceState],
     addresses: Callable[[], Mapping[str, str]],
+    recent: RecentRequests,
     notes: Callable[[], Sequence[str]] = tuple,
 ) -> View:
     """Return a view that follows these parts. `addresses` is {grpc, http, ...: where it listens}; `notes` say
@@ -58,5 +60,6 @@ def build_view(
         catalog.ready,
         lambda: catalog.draining,
         lambda: dataplane.unsettled,
+        recent,
         notes,
     )

@@ -159,6 +159,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped library
         self._methods = {
             "Status": _unary(service.status, pb.StatusRequest),
             "Explain": _unary(service.explain, pb.ExplainRequest),
+            "RecentRequests": _unary(service.recent_requests, pb.RecentRequestsRequest),
             "Drain": _unary(service.drain, pb.DrainRequest),
             "SetLogLevel": _unary(service.set_log_level, pb.SetLogLevelRequest),
             "WatchStatus": grpc.unary_stream_rpc_method_handler(

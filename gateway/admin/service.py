@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.admin.explaining import explanation_of
 from gateway.admin.levels import LevelInvalid
 from gateway.admin.pages import MAX_LIMIT, MAX_PATTERNS, Page
+from gateway.admin.recalling import message_of
 from gateway.config.wording import did_you_mean
 from gateway.errors import Exhausted, InvalidRequest
 from protos import admin_pb2 as pb
@@ -29,6 +30,8 @@ _DEFAULT_INTERVAL_MS: Final = 1000
 _MIN_INTERVAL_MS: Final = 200
 _MAX_INTERVAL_MS: Final = 3_600_000
 _MAX_DEADLINE_S: Final = 86_400.0
+_DEFAULT_REQUESTS: Final = 20
+_MOST_REQUESTS: Final = 200
 
 
 class RequestInvalid(InvalidRequest):
@@ -111,6 +114,17 @@ class AdminService:
             raise RequestInvalid(f"at most {_MAX_METADATA} metadata, not {len(request.metadata)}")
         metadata = {key.lower(): value for key, value in request.metadata.items()}
         return explanation_of(self._view, request.model, request.version, metadata)
+
+    async def recent_requests(self, request: pb.RecentRequestsRequest) -> pb.RecentRequestsResponse:
+        """Raises RequestInvalid. What is not kept is an empty answer."""
+        _check_text("model", request.model)
+        if request.limit > _MOST_REQUESTS:
+            raise RequestInvalid(f"limit must be at most {_MOST_REQUESTS}, not {request.limit}")
+        if request.id and request.model:
+            raise RequestInvalid("`id` names requests of any model: it does not go with `model`")
+        kept, limit = self._view.recent, request.limit or _DEFAULT_REQUESTS
+        found = kept.find(request.id)[:limit] if request.id else kept.latest(limit, request.model)
+        return pb.RecentRequestsResponse(requests=[message_of(each) for each in found])
 
     async def drain(self, request: pb.DrainRequest) -> pb.DrainResponse:
         """Raises RequestInvalid, and Stopping where `end` comes too late."""

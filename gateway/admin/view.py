@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gateway.lifecycle.routes import ServedModel
     from gateway.routing.table import RouteTable
     from gateway.telemetry.accounts import Accounts
+    from gateway.telemetry.recent import Recent as RecentRequests
 
 
 class Stopping(Exception):
@@ -80,6 +81,7 @@ class View:
     readiness: Callable[[], tuple[bool, Sequence[str]]]  # and why not
     draining: Callable[[], bool]
     in_flight: Callable[[], int]  # requests that wait or run
+    recent: RecentRequests
     notes: Callable[[], Sequence[str]] = tuple  # what is wrong beside models and configuration
 
 

@@ -176,6 +176,30 @@ async def test_explain_says_what_the_data_plane_does(models, start, folder):
         assert caught.value.details in missing.stdout
 
 
+async def test_explain_says_why_a_request_was_slow_or_failed(models, start, folder):
+    options = {"delay_us": 80_000, "fail_on": 13}
+    models.write_loopback("m", options=options, batching=UNPROBED, trace={"slow_ms": 50})
+    gateway = start(models)
+    async with gateway.async_client() as client:
+        await client.infer("m", ROW, request_id="late-1")
+        with pytest.raises(CrossgateError):
+            await client.infer("m", {"INPUT0": np.full((1, 4), 13, np.float32)}, request_id="wrong-1")
+    (slow,) = as_json(folder.crossgate("explain", "late-1", "--json"))
+    phases = {phase["name"]: phase["seconds"] for phase in slow["phases"]}
+    assert (slow["why"], slow["model"], slow["version"], slow["outcome"]) == ("slow", "m", "1", "ok")
+    assert max(phases, key=phases.get) == "run"
+    assert 0.08 <= phases["run"] <= sum(phases.values()) <= slow["total_seconds"] * 1.01
+    shown = folder.crossgate("explain", "wrong-1", run=process).stdout
+    assert shown.startswith("request wrong-1: failed after ")
+    assert "model m" in shown
+    assert "<- longest" in shown
+    recent = folder.crossgate("explain", "--recent").stdout.splitlines()
+    assert [line.partition(":")[0] for line in recent] == ["wrong-1", "late-1"]
+    unknown = folder.crossgate("explain", "never-1")
+    assert unknown.returncode == 1
+    assert "no slow or failed request of this id is kept" in unknown.stderr
+
+
 async def test_a_drain_refuses_requests_until_it_ends(models, start, folder):
     models.write_loopback("m")
     gateway = start(models)

@@ -16,6 +16,7 @@ from gateway.lifecycle.record import InstanceRecord, InstanceState, VersionRecor
 from gateway.lifecycle.routes import ServedModel, build_route
 from gateway.routing.table import RouteTable
 from gateway.servable import Servable
+from gateway.telemetry import recent
 from gateway.telemetry.accounts import Accounts
 from wire.frames import Probed, Signature, TensorSpec
 
@@ -48,6 +49,7 @@ class World:
 
     def __post_init__(self):
         self.recent = Recent(self.clock.ns)
+        self.recent_requests = recent.Recent()
 
     def add(self, model, versions, *, revision=1, **document):
         """Add a model. `versions` is {version: state}, of ready, loading or failed; those that are not given
@@ -105,6 +107,7 @@ class World:
             lambda: self.ready,
             lambda: self.draining,
             lambda: self.in_flight,
+            self.recent_requests,
             lambda: self.notes,
         )
 
