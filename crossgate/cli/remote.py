@@ -101,5 +101,5 @@ def _explained(address: str, error: CrossgateError) -> str:
     text = str(error)
     hint = ""
     if isinstance(error, Unauthenticated) and not token_metadata():
-        hint = "; `crossgate` shows the one in CROSSGATE_TOKEN"
+        hint = "; `crossgate` sends the one in CROSSGATE_TOKEN"
     return (text if address in text else f"{address}: {text}") + hint

@@ -24,7 +24,7 @@ _COUNT_TOLERANCE = 0.15  # of all: over four standard deviations of two hundred 
 _VARIABLE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(\+00:00|Z)"), "TIME"),
     (re.compile(r"(?<![\w.])\d+(\.\d+)? ?(us|ms|s|m|h)\b( \d+ ?(s|m|h)\b)*"), "DURATION"),
-    (re.compile(r"\b(revision|pid) \d+"), r"\1 N"),
+    (re.compile(r"\b(revision|pid) \d+(?:, \d+ in force)?"), r"\1 N"),
     (re.compile(r"^((?:policies/|access/)?[a-z]+) +\d+(?=  )"), r"\1 N"),  # of `get`
     (re.compile(r"^(g\d+) +\d+ "), r"\1 N "),  # of `history`
     (re.compile(r"\b[0-9a-f]{8}\b"), "ID"),
