@@ -15,6 +15,7 @@ from gateway.config.store.local import open_local
 from gateway.config.store.store import (
     MAX_COMMIT_BYTES,
     MAX_WRITES,
+    Change,
     CommitTooLarge,
     CommitUnclear,
     Delete,
@@ -150,6 +151,40 @@ class TestWithEveryStore:
             await keeper.put({"status/a": b"1", "status/b": b"1"})
             await store.commit([Put("status/a", b"another's"), Delete("status/b")])
             await until(store, {"status/a": b"another's", "status/b": b"1"})
+
+
+class Telling(Flaky):
+    """A store whose watch tells what it is given."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.news = asyncio.Queue()
+
+    async def watch(self, span):
+        while True:
+            yield await self.news.get()
+            self.news.task_done()
+
+
+async def test_news_of_before_its_own_writing_is_no_deletion(tmp_path, clock, caplog):
+    async with open_local(tmp_path / "store.db", clock=clock) as local:
+        store = Telling(local)
+        async with LeaseKeeper(store, TTL_S, clock, [STATUS]) as keeper:
+            await keeper.put({"status/a": b"1"})
+            written = (await local.get("status/a")).revision
+            store.news.put_nowait(Change(written - 1, resync=True))
+            store.news.put_nowait(Change(written - 1, deletes=("status/a",)))
+            store.news.put_nowait(Change(written))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(LIMIT_S):
+                while store.news.qsize():
+                    await asyncio.sleep(0.001)
+            await keeper.put({"status/b": b"1"})
+            assert [[write.key for write in commit] for commit in store.commits] == [
+                ["status/a"],
+                ["status/b"],
+            ]
+        assert not [record for record in caplog.records if "written again" in record.getMessage()]
 
 
 @pytest.mark.slow

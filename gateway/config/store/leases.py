@@ -52,6 +52,8 @@ class LeaseKeeper:
         self._watched = watched
         self._kept: dict[str, bytes] = {}  # {key: value}
         self._unwritten: dict[str, None] = {}  # keys, oldest first: to be deleted, unless they are kept
+        self._written: dict[str, int] = {}  # {key: the revision at which it was written}
+        self._gone: dict[str, int] = {}  # {key: the revision at which it was seen to be missing}
         self._lease = 0  # 0: none yet, or it is gone
         self._renew_at_ns = 0
         self._problem = ""
@@ -164,11 +166,17 @@ class LeaseKeeper:
 
     def _miss(self, change: Change, span: Span) -> bool:
         """Have what is kept and was deleted written again; return whether there is any."""
-        gone = change.deletes
+        gone: Iterable[str] = change.deletes
         if change.resync:
             there = {entry.key for entry in change.puts}
-            gone = tuple(key for key in self._kept if key in span and key not in there)
-        missing = [key for key in gone if key in self._kept and key not in self._unwritten]
+            gone = [key for key in self._kept if key in span and key not in there]
+        missing = []
+        for key in gone:
+            if key in self._kept and key not in self._unwritten:
+                self._gone[key] = change.revision
+                written = self._written.get(key)  # None: it is on its way, and may be newer than the news
+                if written is not None and written <= change.revision:
+                    missing.append(key)
         if not missing:
             return False
         log.warning(
@@ -205,11 +213,18 @@ class LeaseKeeper:
         while batch := self._batch():
             for key in batch:
                 del self._unwritten[key]  # it may be changed again meanwhile
+                self._written.pop(key, None)
+                self._gone.pop(key, None)
             try:
-                await self._store.commit(list(batch.values()))
+                revision = await self._store.commit(list(batch.values()))
             except BaseException:
                 self._unwritten.update(dict.fromkeys(batch))
                 raise
+            for key, write in batch.items():
+                if isinstance(write, Put):
+                    self._written[key] = revision
+                    if self._gone.get(key, 0) >= revision:
+                        self._unwritten[key] = None  # deleted before we were told that it is written
 
     def _batch(self) -> dict[str, Write]:
         """Return as much as goes into one commit."""
