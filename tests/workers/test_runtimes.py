@@ -339,3 +339,10 @@ def test_loopback_fails_to_load_when_told_to(load):
 def test_loopback_refuses_signatures_it_cannot_fill(load, signature, message):
     with pytest.raises(LoadFailed, match=message):
         load("loopback", signature=signature)
+
+
+def test_onnxruntime_is_told_to_send_no_telemetry(monkeypatch):
+    asked = []
+    monkeypatch.setattr("onnxruntime.disable_telemetry_events", lambda: asked.append(True))
+    open_runtime("onnxruntime")
+    assert asked == [True]

@@ -54,6 +54,9 @@ _LEVELS = {
 
 
 class OnnxRuntime:
+    def __init__(self) -> None:
+        ort.disable_telemetry_events()  # nothing of what is served here is anybody else's business
+
     def load(self, spec: ServableSpec) -> OnnxRuntimeSession:
         unknown = sorted(set(spec.options) - _OPTIONS)
         if unknown:
