@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Annotated, Any
 
 import typer
@@ -90,7 +91,7 @@ def _get(http: str, path: str, timeout_s: float) -> bytes:
     except OSError as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _Unreachable(f"does not answer {path}: {reason}") from None
-    except Exception as error:  # what http.client says of bytes that are no HTTP
+    except HTTPException as error:  # bytes that are no HTTP
         raise NotMetrics(f"{path}: {error or type(error).__name__}") from None
     if len(body) > _MOST_BYTES:
         raise NotMetrics(f"{path} is larger than 64 MiB")

@@ -186,9 +186,6 @@ METRIC_PUSHES: Final = Series(
     "counter",
     ("result",),
 )
-ACCESS_LOG_DROPPED: Final = Series(
-    "crossgate_access_log_dropped_total", "Lines of the access log that were dropped.", "counter", ()
-)
 SCRAPE_ERRORS: Final = Series(
     "crossgate_scrape_errors_total",
     "Scrapes that lack a series because its source failed.",
